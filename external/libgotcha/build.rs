@@ -1,0 +1,27 @@
+//! Builds the C part.
+
+fn main() {
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=include");
+    let mut sources: Vec<_> = std::fs::read_dir("src")
+        .expect("the source folder is part of the crate")
+        .map(|entry| entry.expect("a readable source folder").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    sources.sort();
+    cc::Build::new()
+        .files(sources)
+        .include("include")
+        .std("gnu11")
+        .flag("-fvisibility=hidden")
+        // One thread-local struct, reached without a call, from executables and shared objects alike.
+        .flag("-ftls-model=initial-exec")
+        // Code that runs in a signal handler or on a virtual TCB keeps to what is saved there.
+        .flag("-fno-stack-protector")
+        .flag("-fasynchronous-unwind-tables")
+        .opt_level(2)
+        .warnings(true)
+        .extra_warnings(true)
+        .compile("gotcha");
+    println!("cargo::metadata=include={}/include", std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
+}

@@ -1,0 +1,155 @@
+/* Environment, errors and trace: everything that is read once or said to the user. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+struct config gotcha_config = { .libsets_max = SIZE_MAX };
+
+/* Of the process, not of each thread: static thread-local storage is scarce in a shared object. */
+static char cause[512];
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+/* Variables of the original that switch things which no longer exist: global-variable interception
+ * by page faults, its SIGSEGV forwarding, its treatment of dlsym and of a shared libc. */
+static const char *const obsolete[] = {
+	"LIBGOTCHA_NOGLOBALS", "LIBGOTCHA_ABORTSEGV", "LIBGOTCHA_NODYNAMIC", "LIBGOTCHA_SHAREDLIBC",
+};
+static const char *const known[] = {
+	"LIBGOTCHA_NUMGROUPS", "LIBGOTCHA_LOADER", "LIBGOTCHA_SHARED", "LIBGOTCHA_SKIP", "LIBGOTCHA_TRACE",
+	"LIBGOTCHA_GDB", "LIBGOTCHA_NOFSGSBASE",
+};
+
+int gotcha_fail(int error, const char *format, ...) {
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(cause, sizeof cause, format, arguments);
+	va_end(arguments);
+	return -error;
+}
+
+const char *libgotcha_error(void) {
+	return cause;
+}
+
+void gotcha_trace(const char *what, const char *format, ...) {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	char line[512];
+	int used = snprintf(line, sizeof line, "libgotcha %ld.%06ld %s: ", (long) now.tv_sec, now.tv_nsec / 1000, what);
+	va_list arguments;
+	va_start(arguments, format);
+	used += vsnprintf(line + used, sizeof line - used - 1, format, arguments);
+	va_end(arguments);
+	if (used > (int) sizeof line - 2)
+		used = sizeof line - 2;
+	line[used++] = '\n';
+	if (write(STDERR_FILENO, line, used) < 0) {
+		/* nowhere to report it */
+	}
+}
+
+static void warn(const char *variable, const char *value, const char *why) {
+	char line[512];
+	int used = snprintf(line, sizeof line, "libgotcha: %s=%s ignored: %s\n", variable, value, why);
+	if (write(STDERR_FILENO, line, used < (int) sizeof line ? used : (int) sizeof line) < 0) {
+		/* nowhere to report it */
+	}
+}
+
+static void read_libsets_max(const char *value) {
+	char *end;
+	errno = 0;
+	long number = strtol(value, &end, 10);
+	if (errno || *end || end == value || number < 0)
+		warn("LIBGOTCHA_NUMGROUPS", value, "not a number of libsets");
+	else
+		gotcha_config.libsets_max = number;
+}
+
+static void read_trace(const char *value) {
+	char *list = strdup(value), *rest = list, *word;
+	while (list && (word = strsep(&rest, ","))) {
+		if (!strcmp(word, "calls"))
+			gotcha_config.trace_calls = true;
+		else if (!strcmp(word, "libsets"))
+			gotcha_config.trace_libsets = true;
+		else if (!strcmp(word, "signals"))
+			gotcha_config.trace_signals = true;
+		else if (*word)
+			warn("LIBGOTCHA_TRACE", word, "the words are calls, libsets, signals");
+	}
+	free(list);
+}
+
+static void read_shared(const char *value) {
+	char *list = strdup(value), *rest = list, *word;
+	while (list && (word = strsep(&rest, ":")))
+		if (*word && gotcha_config.shared_len < lengthof(gotcha_config.shared))
+			gotcha_config.shared[gotcha_config.shared_len++] = word;
+}
+
+static bool skipped(const char *value) {
+	char *list = strdup(value), *rest = list, *word;
+	bool found = false;
+	while (list && (word = strsep(&rest, ":")))
+		found |= *word && !strcmp(word, program_invocation_short_name);
+	free(list);
+	return found;
+}
+
+static void warn_unknown(void) {
+	for (char **variable = environ; *variable; variable++) {
+		if (strncmp(*variable, "LIBGOTCHA_", 10))
+			continue;
+		size_t length = strcspn(*variable, "=");
+		bool found = false;
+		for (size_t i = 0; i < lengthof(known); i++)
+			found |= strlen(known[i]) == length && !strncmp(*variable, known[i], length);
+		for (size_t i = 0; i < lengthof(obsolete); i++)
+			found |= strlen(obsolete[i]) == length && !strncmp(*variable, obsolete[i], length);
+		if (!found) {
+			char name[64];
+			snprintf(name, sizeof name, "%.*s", (int) length, *variable);
+			warn(name, (*variable)[length] ? *variable + length + 1 : "", "no such variable");
+		}
+	}
+}
+
+int gotcha_config_init(void) {
+	if (getauxval(AT_SECURE))
+		return 0;
+	const char *value;
+	if ((value = getenv("LIBGOTCHA_SKIP")) && skipped(value))
+		return gotcha_fail(ECANCELED, "dormant in %s: listed in LIBGOTCHA_SKIP", program_invocation_short_name);
+	if ((value = getenv("LIBGOTCHA_NUMGROUPS")))
+		read_libsets_max(value);
+	if ((value = getenv("LIBGOTCHA_LOADER")) && strcmp(value, gotcha_engine->name))
+		warn("LIBGOTCHA_LOADER", value, "no such engine");
+	if ((value = getenv("LIBGOTCHA_SHARED")))
+		read_shared(value);
+	if ((value = getenv("LIBGOTCHA_TRACE")))
+		read_trace(value);
+	warn_unknown();
+	return 0;
+}
+
+/* Recursive: an engine's work may open libraries, whose constructors may open more.
+ * Context: base or hosted only, so that its owner is a kernel thread. */
+void gotcha_lock(void) {
+	pthread_mutex_lock(&lock);
+}
+
+void gotcha_unlock(void) {
+	pthread_mutex_unlock(&lock);
+}
+
+/* In the child of a fork: the thread that held it there has another tid here. */
+void gotcha_lock_reset(void) {
+	lock = (pthread_mutex_t) PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+}

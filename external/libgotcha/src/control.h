@@ -1,0 +1,89 @@
+/* What libgotcha offers to a control library that switches stacks and thread pointers, such as
+ * inger; beside the public libgotcha.h.  Bound by lib.rs. */
+#ifndef GOTCHA_CONTROL_H
+#define GOTCHA_CONTROL_H
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct libset;
+
+/* State of one thread control block, virtual or a kernel thread's own.
+ * ABI: trampolines, assembly and Rust read the fields up to `pending`; do not change their order.
+ * Written by its own thread only, from ordinary code and from signal handlers: each field is
+ * read and written whole. */
+struct libgotcha_thread {
+	void **table;           /*  0: table of the next libset */
+	uint32_t defer;         /*  8: preemption is deferred while this is not 0; kernel threads: never 0 */
+	uint8_t pending;        /* 12: libgotcha_take_pending() is due when `defer` drops to 0 */
+	uint8_t hooked;         /* 13: a shared hook is installed */
+	uint8_t is_virtual;     /* 14: this TCB is not a kernel thread's own */
+	uint8_t mask_changed;   /* 15: code on this TCB has changed its signal mask */
+	void *owner;            /* 16: the control library's record of the kernel thread that runs this TCB */
+	struct libset *set;     /* 24: the libset whose code this TCB runs; NULL: the starting one */
+	uintptr_t host;         /* 32: thread pointer of the kernel thread that runs this TCB, if virtual */
+	uint64_t own_signals;   /* 40: preemption signals that arrived here; waits compare it */
+	uint32_t streams_locked;/* 48: flockfile() calls on shared streams without their funlockfile() */
+	int32_t held;           /* 52: pthread locks held that forbid preemption (robust, PI) */
+	void *destructors;      /* 56: of the function's thread-locals; see tcb.c */
+	uint64_t program_signals;       /* 64: handlers of the program that ran here; waits compare it */
+	uint8_t signal_blocked; /* 72: the program believes it has blocked the preemption signal here */
+};
+extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
+
+/* A thread control block on which code of one libset can run, for libgotcha_tcb_new(). */
+struct libgotcha_tcb {
+	uintptr_t thread_pointer;
+	void *blocks;           /* its thread-local storage: what is fresh at each launch, what is rolled back */
+};
+
+/* Makes a TCB for `group` and code on the given stack.  0 or a negative errno value. */
+int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *);
+/* Thread-locals of everything that is not replicated, as a new thread would find them. */
+void libgotcha_tcb_refresh(struct libgotcha_tcb *);
+/* Thread-locals of the libset's copies, as they were when the TCB was made. */
+void libgotcha_tcb_roll_back(struct libgotcha_tcb *);
+/* The per-TCB state of a TCB that is not current. */
+struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
+/* On a virtual TCB, at the end of a function: destructors of its thread-locals and keys. */
+void libgotcha_tcb_finish(void);
+/* After a function has ended in `group`, in a bracket: writes out the streams that it left open. */
+void libgotcha_group_finish(long group);
+
+/* Reserves `signal`: from now on the program's own disposition of it is kept aside, and the program
+ * cannot block it on a kernel thread whose `owner` is set. Before or after libgotcha_init(). */
+void libgotcha_set_preemption_signal(int signal);
+/* Carries out the program's disposition of the preemption signal, for one that is not the control
+ * library's own. False, with nothing done, if the program has blocked it on this TCB. */
+bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
+
+/* Is the code at `pc` code that must not be preempted: the dynamic linker, or base's copy of a
+ * replicated library (reached through a pointer that was stored before interception)? */
+bool libgotcha_is_shared_code(uintptr_t pc);
+
+/* Callbacks of the control library. */
+struct libgotcha_callbacks {
+	void (*take_pending)(void);             /* a deferred preemption is due */
+	void (*forking)(void);                  /* before a fork... */
+	void (*fork_done)(void);                /* ...after it, in the parent... */
+	void (*forked)(void);                   /* ...and in the child, on the forking thread */
+	void (*mask_changing)(uint64_t kernel_mask);    /* this kernel thread's mask outside functions */
+	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
+	bool (*is_own_signal)(const siginfo_t *);       /* an expiry of the control library's own timers */
+	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the
+	 * process for, such as a stack overflow of a function. Returns if it is not one. */
+	void (*fault)(int signal, siginfo_t *, void *ucontext);
+};
+void libgotcha_set_callbacks(const struct libgotcha_callbacks *);
+
+void libgotcha_take_pending(void);
+void libgotcha_run_hook(void);
+/* A bracket for the control library's own code: see shared_enter() in internal.h. */
+void **libgotcha_enter(void);
+void libgotcha_leave(void **table);
+/* Base's definition of a function, past interception. */
+void *libgotcha_base(const char *name);
+
+#endif

@@ -1,0 +1,251 @@
+/* The dlmopen engine: each libset is a namespace of the dynamic linker.
+ *
+ * It is the reference: the copies are loaded, relocated and initialised by ld.so itself. glibc
+ * grants few namespaces: 16 in all (DL_NNS), and static thread-local storage for about 11 unless
+ * GLIBC_TUNABLES=glibc.rtld.nns=16 was set when the program started.
+ *
+ * A namespace's first object is a *stub*, an ELF image that we write into memory. Its DT_NEEDED
+ * entries name the program's libraries, in the program's order, so that opening it opens them all.
+ * Its symbols are absolute addresses: the policy table's wrappers, and what the executable exports.
+ * ld.so searches it first for every reference of every library in the namespace, the C library's
+ * own references to malloc included: so the copies are bound to the policy table by ordinary symbol
+ * interposition, before their first constructor runs. (Absolute symbols are exempt from the load
+ * bias since glibc 2.28; a definition without a version satisfies references to any version, as
+ * with LD_PRELOAD.) */
+#include "internal.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------ the stub's ELF image */
+
+struct buffer {
+	char *bytes;
+	size_t length, room;
+	bool failed;
+};
+
+static size_t append(struct buffer *buffer, const void *bytes, size_t length) {
+	if (buffer->length + length > buffer->room) {
+		size_t room = 2 * buffer->room + length + 4096;
+		char *grown = realloc(buffer->bytes, room);
+		if (!grown) {
+			buffer->failed = true;
+			return 0;
+		}
+		buffer->bytes = grown;
+		buffer->room = room;
+	}
+	memcpy(buffer->bytes + buffer->length, bytes, length);
+	buffer->length += length;
+	return buffer->length - length;
+}
+
+struct stub {
+	struct buffer strings, symbols, dynamic;
+};
+
+static void add_symbol(void *closure, const char *name, uintptr_t address, bool is_function) {
+	struct stub *stub = closure;
+	Elf64_Sym symbol = {
+		.st_name = append(&stub->strings, name, strlen(name) + 1),
+		.st_info = ELF64_ST_INFO(STB_GLOBAL, is_function ? STT_FUNC : STT_OBJECT),
+		.st_shndx = SHN_ABS,
+		.st_value = address,
+	};
+	append(&stub->symbols, &symbol, sizeof symbol);
+}
+
+static void add_dynamic(struct stub *stub, Elf64_Sxword tag, Elf64_Xword value) {
+	Elf64_Dyn entry = { .d_tag = tag, .d_un.d_val = value };
+	append(&stub->dynamic, &entry, sizeof entry);
+}
+
+static uint32_t sysv_hash(const char *name) {
+	uint32_t hash = 0;
+	for (; *name; name++) {
+		hash = (hash << 4) + (uint8_t) *name;
+		uint32_t high = hash & 0xf0000000;
+		hash = (hash ^ high >> 24) & ~high;
+	}
+	return hash;
+}
+
+/* DT_HASH: { buckets, symbols, bucket[], chain[] } */
+static void build_hash(const struct stub *stub, struct buffer *table) {
+	uint32_t symbols_len = stub->symbols.length / sizeof(Elf64_Sym), buckets_len = symbols_len | 1;
+	uint32_t zero = 0;
+	append(table, &buckets_len, sizeof buckets_len);
+	append(table, &symbols_len, sizeof symbols_len);
+	for (uint32_t i = 0; i < buckets_len + symbols_len; i++)
+		append(table, &zero, sizeof zero);
+	if (table->failed || stub->symbols.failed || stub->strings.failed)
+		return;
+	uint32_t *buckets = (uint32_t *) table->bytes + 2, *chain = buckets + buckets_len;
+	for (uint32_t i = 1; i < symbols_len; i++) {
+		const Elf64_Sym *symbol = (const Elf64_Sym *) stub->symbols.bytes + i;
+		uint32_t *bucket = &buckets[sysv_hash(stub->strings.bytes + symbol->st_name) % buckets_len];
+		chain[i] = *bucket;
+		*bucket = i;
+	}
+}
+
+/* One writable segment that holds everything: ld.so relocates the dynamic section in place. */
+static void build_image(struct stub *stub, struct buffer *image) {
+	struct buffer hash = { 0 };
+	build_hash(stub, &hash);
+	size_t headers = sizeof(Elf64_Ehdr) + 3 * sizeof(Elf64_Phdr);
+	size_t symbols = headers, table = symbols + stub->symbols.length;
+	size_t strings = table + hash.length, dynamic = (strings + stub->strings.length + 15) & ~15ul;
+	add_dynamic(stub, DT_HASH, table);
+	add_dynamic(stub, DT_SYMTAB, symbols);
+	add_dynamic(stub, DT_SYMENT, sizeof(Elf64_Sym));
+	add_dynamic(stub, DT_STRTAB, strings);
+	add_dynamic(stub, DT_STRSZ, stub->strings.length);
+	add_dynamic(stub, DT_NULL, 0);
+	size_t end = dynamic + stub->dynamic.length;
+	Elf64_Ehdr header = {
+		.e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
+		.e_type = ET_DYN, .e_machine = EM_X86_64, .e_version = EV_CURRENT,
+		.e_phoff = sizeof(Elf64_Ehdr), .e_ehsize = sizeof(Elf64_Ehdr),
+		.e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 3, .e_shentsize = sizeof(Elf64_Shdr),
+	};
+	Elf64_Phdr segments[3] = {
+		{ .p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_filesz = end, .p_memsz = end, .p_align = PAGE_SIZE },
+		{ .p_type = PT_DYNAMIC, .p_flags = PF_R | PF_W, .p_offset = dynamic, .p_vaddr = dynamic,
+		  .p_filesz = stub->dynamic.length, .p_memsz = stub->dynamic.length, .p_align = 16 },
+		{ .p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W, .p_align = 16 },
+	};
+	append(image, &header, sizeof header);
+	append(image, segments, sizeof segments);
+	append(image, stub->symbols.bytes, stub->symbols.length);
+	append(image, hash.bytes, hash.length);
+	append(image, stub->strings.bytes, stub->strings.length);
+	append(image, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", dynamic - image->length);
+	append(image, stub->dynamic.bytes, stub->dynamic.length);
+	image->failed |= hash.failed || stub->symbols.failed || stub->strings.failed || stub->dynamic.failed;
+	free(hash.bytes);
+}
+
+static int write_memfd(const struct buffer *image) {
+	int file = memfd_create("libgotcha-stub", MFD_CLOEXEC);
+	if (file < 0)
+		return gotcha_fail(errno, "memfd_create: %s", strerror(errno));
+	for (size_t written = 0; written < image->length; ) {
+		ssize_t count = write(file, image->bytes + written, image->length - written);
+		if (count < 0 && errno != EINTR) {
+			int error = errno;
+			close(file);
+			return gotcha_fail(error, "write to a memory file: %s", strerror(error));
+		}
+		if (count > 0)
+			written += count;
+	}
+	return file;
+}
+
+/* Returns a descriptor of the image, or a negative errno value. */
+static int make_stub(void) {
+	struct stub stub = { 0 };
+	struct buffer image = { 0 };
+	Elf64_Sym null = { 0 };
+	append(&stub.strings, "", 1);
+	append(&stub.symbols, &null, sizeof null);
+	for (size_t i = 0; i < gotcha_objects_len; i++)
+		if (gotcha_objects[i].kind == OBJECT_REPLICATED)
+			add_dynamic(&stub, DT_NEEDED, append(&stub.strings, gotcha_objects[i].path, strlen(gotcha_objects[i].path) + 1));
+	gotcha_policy_exports(add_symbol, &stub);
+	build_image(&stub, &image);
+	int file = image.failed ? gotcha_fail(ENOMEM, "no memory for the image of a stub library") : write_memfd(&image);
+	free(stub.strings.bytes);
+	free(stub.symbols.bytes);
+	free(stub.dynamic.bytes);
+	free(image.bytes);
+	return file;
+}
+
+/* ------------------------------------------------------------------ namespaces */
+
+static int stub_file = -1;
+/* Namespaces that could be made before glibc refused one; SIZE_MAX: it has not yet. */
+static size_t reached = SIZE_MAX;
+
+enum { DL_NNS = 16 };
+
+static int prepare(void) {
+	stub_file = make_stub();
+	return stub_file < 0 ? stub_file : 0;
+}
+
+static size_t limit(void) {
+	return reached != SIZE_MAX ? reached : DL_NNS - 1;
+}
+
+/* The map of `object` in the namespace whose list `first` is in. */
+static struct link_map *find_copy(struct link_map *first, const struct object *object) {
+	for (struct link_map *map = first; map; map = map->l_next)
+		if (!strcmp(map->l_name, object->path))
+			return map;
+	return NULL;
+}
+
+/* Records where the copies of objects [from, to) are. ld.so may find a library under another path
+ * than base did (a symbolic link); asked by base's path, it answers with what it has loaded. */
+static int record_copies(struct libset *set, struct link_map *any, size_t from) {
+	while (any->l_prev)
+		any = any->l_prev;
+	for (size_t i = from; i < gotcha_objects_len; i++) {
+		struct object *object = &gotcha_objects[i];
+		set->copies[i].map = NULL;
+		set->copies[i].base = 0;
+		if (object->kind != OBJECT_REPLICATED)
+			continue;
+		struct link_map *map = find_copy(any, object);
+		if (!map)
+			map = dlmopen(set->namespace, object->path, RTLD_NOW | RTLD_NOLOAD);
+		if (!map)
+			return gotcha_fail(ENOEXEC, "libset %ld: %s is not in its namespace", set->number, object->path);
+		set->copies[i].map = map;
+		set->copies[i].base = map->l_addr;
+	}
+	set->copies_len = gotcha_objects_len;
+	return 0;
+}
+
+static int create(struct libset *set) {
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", stub_file);
+	struct link_map *stub = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
+	if (!stub) {
+		const char *cause = dlerror();
+		/* ld.so has no error codes; these are its two ways to say that there is no more room */
+		if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
+			reached = gotcha_libsets_len();
+			return gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use "
+				"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", reached, cause);
+		}
+		return gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
+	}
+	if (dlinfo(stub, RTLD_DI_LMID, &set->namespace))
+		return gotcha_fail(ENOEXEC, "dlinfo: %s", dlerror());
+	return record_copies(set, stub, 0);
+}
+
+/* An object that base has opened since is opened in the namespace: its references find the stub
+ * there, and it binds as the others did. */
+static int extend(struct libset *set) {
+	struct link_map *any = set->copies_len ? set->copies[gotcha_libc - gotcha_objects].map : NULL;
+	for (size_t i = set->copies_len; i < gotcha_objects_len; i++)
+		if (gotcha_objects[i].kind == OBJECT_REPLICATED && !dlmopen(set->namespace, gotcha_objects[i].path, RTLD_NOW))
+			return gotcha_fail(ENOEXEC, "libset %ld: dlmopen: %s", set->number, dlerror());
+	return record_copies(set, any, set->copies_len);
+}
+
+const struct engine gotcha_engine_dlmopen = {
+	.name = "dlmopen", .prepare = prepare, .create = create, .extend = extend, .limit = limit,
+};
+const struct engine *gotcha_engine = &gotcha_engine_dlmopen;

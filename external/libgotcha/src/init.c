@@ -1,0 +1,180 @@
+/* Start, the crossings between libsets, and the control library's interface. */
+#include "internal.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------ crossings */
+
+/* Context: any. Afterwards: table base, thread pointer the kernel thread's own, preemption deferred
+ * on both TCBs; the stack is unchanged. A signal handler that comes now finds a kernel thread's TCB,
+ * whose `defer` is never 0. */
+__attribute__((noinline)) void gotcha_hosted_enter(struct hosted_guard *guard) {
+	shared_enter(&guard->shared);
+	guard->virtual_tcb = 0;
+	if (THIS.is_virtual) {
+		guard->virtual_tcb = thread_pointer();
+		gotcha_set_thread_pointer(THIS.host);
+	}
+}
+
+static __attribute__((noinline)) int base_errno(void) {
+	return *gotcha_base_errno();
+}
+
+__attribute__((noinline)) void gotcha_hosted_leave(struct hosted_guard *guard) {
+	if (guard->virtual_tcb) {
+		int error = base_errno();
+		gotcha_set_thread_pointer(guard->virtual_tcb);
+		*gotcha_base_errno() = error;
+	}
+	errno_out();
+	shared_leave(&guard->shared);
+}
+
+void **libgotcha_enter(void) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	return guard.table;
+}
+
+void libgotcha_leave(void **table) {
+	struct shared_guard guard = { table };
+	shared_leave(&guard);
+}
+
+static void (*shared_hook)(void);
+
+void libgotcha_shared_hook(void (*hook)(void)) {
+	shared_hook = hook;
+	THIS.hooked = hook != NULL;
+}
+
+/* Context: a libset's, with preemption still deferred. */
+void libgotcha_run_hook(void) {
+	if (shared_hook)
+		shared_hook();
+}
+
+void libgotcha_take_pending(void) {
+	THIS.pending = 0;
+	if (gotcha_callbacks.take_pending)
+		gotcha_callbacks.take_pending();
+}
+
+void libgotcha_set_callbacks(const struct libgotcha_callbacks *callbacks) {
+	gotcha_callbacks = *callbacks;
+}
+
+bool libgotcha_is_shared_code(uintptr_t pc) {
+	struct object *object = gotcha_object_at(pc);
+	return object && (object->kind == OBJECT_LOADER || object->kind == OBJECT_REPLICATED || object->kind == OBJECT_SHARED);
+}
+
+void *libgotcha_base(const char *name) {
+	return gotcha_base_symbol(name);
+}
+
+/* ------------------------------------------------------------------ one runtime per process */
+
+/* Interception by two copies of this code would send calls in circles. The first one leaves a mark
+ * that the others find: a page of memory with a name. */
+static const char mark[] = "libgotcha-runtime-1";
+
+static int claim_process(void) {
+	FILE *maps = fopen("/proc/self/maps", "re");
+	if (!maps)
+		return gotcha_fail(errno, "cannot read /proc/self/maps: %s", strerror(errno));
+	char line[4096];
+	bool found = false;
+	while (!found && fgets(line, sizeof line, maps))
+		found = strstr(line, mark) != NULL;
+	fclose(maps);
+	if (found)
+		return gotcha_fail(EBUSY, "another copy of this library is at work in the process");
+	int file = memfd_create(mark, MFD_CLOEXEC);
+	void *page = file < 0 || ftruncate(file, PAGE_SIZE) ? MAP_FAILED : mmap(NULL, PAGE_SIZE, PROT_READ, MAP_SHARED, file, 0);
+	int error = errno;
+	if (file >= 0)
+		close(file);
+	return page == MAP_FAILED ? gotcha_fail(error, "memory file: %s", strerror(error)) : 0;
+}
+
+/* ------------------------------------------------------------------ start */
+
+/* The child of a fork is to find whole what other threads were changing. */
+static void before_fork(void) {
+	if (gotcha_callbacks.forking)
+		gotcha_callbacks.forking();
+	gotcha_lock();
+}
+
+static void after_fork(void) {
+	gotcha_unlock();
+	if (gotcha_callbacks.fork_done)
+		gotcha_callbacks.fork_done();
+}
+
+static void in_fork_child(void) {
+	gotcha_lock_reset();
+	if (gotcha_callbacks.forked)
+		gotcha_callbacks.forked();
+}
+
+/* What functions have written to streams that they left open reaches the files at the process's end,
+ * as it would without libsets. */
+static void flush_all(void) {
+	for (size_t i = 0; i < gotcha_libsets_len(); i++)
+		gotcha_streams_flush(gotcha_libset(i + 1));
+}
+
+/* The first unwinding loads and caches what it needs, under a lock: here, in base, so that it does
+ * not happen while a function may be preempted. */
+static int first_frame(void *context, void *closure) {
+	(void) context;
+	(void) closure;
+	return 5;       /* _URC_END_OF_STACK */
+}
+
+static void warm_unwinder(void) {
+	int (*unwind)(int (*)(void *, void *), void *);
+	*(void **) &unwind = dlsym(RTLD_DEFAULT, "_Unwind_Backtrace");
+	if (unwind)
+		unwind(first_frame, NULL);
+}
+
+static int start(void) {
+	int error;
+	if ((error = gotcha_config_init()) || (error = claim_process()) || (error = gotcha_objects_refresh())
+	 || (error = gotcha_glibc_init()) || (error = gotcha_policy_bind()) || (error = gotcha_loader_shadow_init())
+	 || (error = gotcha_trampolines_init()) || (error = gotcha_threads_init()))
+		return error;
+	gotcha_base_malloc = gotcha_rows_heap.first[0].base;
+	gotcha_base_free = gotcha_base_symbol("free");
+	warm_unwinder();
+	if ((error = gotcha_engine->prepare()) || (error = gotcha_signals_init()))
+		return error;
+	if (pthread_atfork(before_fork, after_fork, in_fork_child) || atexit(flush_all))
+		return gotcha_fail(ENOMEM, "no memory to register for forks and the process's end");
+	return gotcha_intercept_objects(0);
+}
+
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int started;
+static int start_result;
+
+int libgotcha_init(void) {
+	if (started)
+		return start_result;
+	pthread_mutex_lock(&start_lock);
+	if (!started) {
+		start_result = start();
+		started = 1;
+	}
+	pthread_mutex_unlock(&start_lock);
+	return start_result;
+}

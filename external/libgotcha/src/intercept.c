@@ -1,0 +1,252 @@
+/* Interception: one trampoline for each function that base's objects call across an object border,
+ * and the GOT words that lead there.
+ *
+ * A trampoline is 16 bytes:
+ *
+ *	mov %fs:TABLE, %r11	64 4c 8b 1c 25 <disp32>		the next libset's table
+ *	jmp *SLOT(%r11)		41 ff a3 <disp32>		the function's word in it
+ *
+ * r11 is the one register that neither a caller nor a callee may rely on at a call (psABI 3.2.1:
+ * it is what PLT stubs use). A function has one trampoline, so its address is the same to
+ * everybody who takes it. */
+#include "internal.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { TRAMPOLINE_SIZE = 16, CHUNK_SLOTS = 4096, CHUNKS = MAX_SLOTS / CHUNK_SLOTS, HASH_SIZE = 2 * MAX_SLOTS };
+
+void *gotcha_starting_table[MAX_SLOTS];
+
+/* Filled from the front; a slot is never given back. Written under the lock; `slots_len` last, so
+ * that lock-free readers see whole slots. */
+static struct slot {
+	void *function;         /* base's definition */
+	void *everywhere;       /* what every libset calls instead of its copy, or NULL */
+} slots[MAX_SLOTS];
+static size_t slots_len;
+static unsigned char *chunks[CHUNKS];
+static uint32_t by_function[HASH_SIZE];         /* slot + 1 */
+
+/* Words that interception has rewritten, to be able to look at them again. */
+struct patch {
+	void **word;
+	void *trampoline;
+	uintptr_t relro_start, relro_end;
+};
+static struct patch *patches;
+static size_t patches_len, patches_room;
+
+/* ------------------------------------------------------------------ trampolines */
+
+static intptr_t table_offset(void) {
+	return (intptr_t) &libgotcha_tls.table - (intptr_t) thread_pointer();
+}
+
+static void write_trampoline(unsigned char *code, size_t slot) {
+	int32_t table = table_offset(), word = slot * sizeof(void *);
+	memcpy(code, "\x64\x4c\x8b\x1c\x25", 5);
+	memcpy(code + 5, &table, 4);
+	memcpy(code + 9, "\x41\xff\xa3", 3);
+	memcpy(code + 12, &word, 4);
+}
+
+/* A chunk is written whole and made executable before any of its addresses is handed out: no page
+ * is ever writable and executable. */
+static int make_chunk(size_t chunk) {
+	size_t size = CHUNK_SLOTS * TRAMPOLINE_SIZE;
+	unsigned char *code = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (code == MAP_FAILED)
+		return gotcha_fail(errno, "mmap of trampolines: %s", strerror(errno));
+	for (size_t i = 0; i < CHUNK_SLOTS; i++)
+		write_trampoline(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i);
+	if (mprotect(code, size, PROT_READ | PROT_EXEC)) {
+		int error = errno;
+		munmap(code, size);
+		return gotcha_fail(error, "mprotect of trampolines (is executable memory forbidden?): %s", strerror(error));
+	}
+	chunks[chunk] = code;
+	return 0;
+}
+
+int gotcha_trampolines_init(void) {
+	intptr_t offset = table_offset();
+	if (offset != (int32_t) offset)
+		return gotcha_fail(ENOSYS, "thread-local storage lies %ld bytes from the thread pointer", (long) offset);
+	return make_chunk(0);
+}
+
+static void *trampoline_of(size_t slot) {
+	return chunks[slot / CHUNK_SLOTS] + slot % CHUNK_SLOTS * TRAMPOLINE_SIZE;
+}
+
+void *gotcha_trampoline_target(void *address) {
+	for (size_t i = 0; i < CHUNKS && chunks[i]; i++) {
+		size_t offset = (unsigned char *) address - chunks[i];
+		if (offset < CHUNK_SLOTS * TRAMPOLINE_SIZE)
+			return slots[i * CHUNK_SLOTS + offset / TRAMPOLINE_SIZE].function;
+	}
+	return address;
+}
+
+static void *entry_for(const struct libset *set, const struct slot *slot) {
+	return slot->everywhere ? slot->everywhere : gotcha_translate(set, slot->function);
+}
+
+void gotcha_table_fill(struct libset *set) {
+	for (size_t i = 0; i < slots_len; i++)
+		set->table[i] = entry_for(set, &slots[i]);
+}
+
+/* Policy decides by address, so that every alias of a function follows one row. */
+static void fill_slot(size_t index, void *function, bool is_ifunc) {
+	const struct row *row = gotcha_policy_find(function);
+	struct object *home = gotcha_object_at((uintptr_t) function);
+	struct slot *slot = &slots[index];
+	slot->function = function;
+	if (row)
+		slot->everywhere = row->wrapper ? row->wrapper : function;
+	else if (is_ifunc || !home || home->kind != OBJECT_REPLICATED)
+		slot->everywhere = function;
+	gotcha_starting_table[index] = row && row->in_base && row->wrapper ? row->wrapper : function;
+	for (size_t i = 0; i < gotcha_libsets_len(); i++)
+		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
+}
+
+void *gotcha_trampoline(void *function, bool is_ifunc) {
+	size_t at = ((uintptr_t) function >> 2) * 2654435761u % HASH_SIZE;
+	for (; by_function[at]; at = (at + 1) % HASH_SIZE)
+		if (slots[by_function[at] - 1].function == function)
+			return trampoline_of(by_function[at] - 1);
+	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(slots_len / CHUNK_SLOTS)))
+		return NULL;
+	fill_slot(slots_len, function, is_ifunc);
+	by_function[at] = ++slots_len;
+	return trampoline_of(slots_len - 1);
+}
+
+/* ------------------------------------------------------------------ GOTs */
+
+static bool remember(void **word, void *trampoline, const struct object *object) {
+	if (patches_len == patches_room) {
+		size_t room = patches_room ? 2 * patches_room : 4096;
+		struct patch *grown = realloc(patches, room * sizeof *grown);
+		if (!grown)
+			return false;
+		patches = grown;
+		patches_room = room;
+	}
+	patches[patches_len++] = (struct patch) { word, trampoline, object->relro_start, object->relro_end };
+	return true;
+}
+
+static bool wants_trampoline(const struct object *home, const void *function) {
+	if (home->kind == OBJECT_REPLICATED)
+		return true;
+	/* ld.so's and shared libraries' functions: only those with a row, or that must not be preempted */
+	return gotcha_policy_find(function) != NULL;
+}
+
+/* One relocation: does its word name a function that is to be intercepted?
+ *
+ * What the word holds decides, because it is what calls would reach: it settles ifuncs, and leaves
+ * alone what points elsewhere (the PLT stub that stands for a function in a position-dependent
+ * executable, and addresses that somebody else has put there). Only a JUMP_SLOT word may be still
+ * unbound, pointing into its own object's PLT: then the definition is looked up, now, so that the
+ * lazy resolver never runs afterwards. */
+static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
+	unsigned type = ELF64_R_TYPE(relocation->r_info);
+	size_t index = ELF64_R_SYM(relocation->r_info);
+	if (type != R_X86_64_JUMP_SLOT && type != R_X86_64_GLOB_DAT && (type != R_X86_64_64 || relocation->r_addend))
+		return 0;
+	const Elf64_Sym *reference = &object->symbols[index];
+	if (ELF64_ST_BIND(reference->st_info) == STB_LOCAL)
+		return 0;
+	struct object *home;
+	const Elf64_Sym *definition = gotcha_lookup(object, object->strings + reference->st_name,
+		gotcha_reference_version(object, index), &home);
+	if (!definition || !gotcha_is_function(definition) || home->kind == OBJECT_EXECUTABLE || home->kind == OBJECT_OWN)
+		return 0;
+	void **word = (void **) (object->base + relocation->r_offset), *value = *word;
+	if (!value)
+		return 0;
+	if (type == R_X86_64_JUMP_SLOT && gotcha_object_at((uintptr_t) value) == object)
+		value = gotcha_definition_address(home, definition);
+	if (gotcha_object_at((uintptr_t) value) != home || !wants_trampoline(home, value))
+		return 0;
+	/* an object's own tables of its own functions belong to its copies: they are relocated there */
+	if (type == R_X86_64_64 && home == object)
+		return 0;
+	void *trampoline = gotcha_trampoline(value, ELF64_ST_TYPE(definition->st_info) == STT_GNU_IFUNC);
+	if (!trampoline)
+		return gotcha_fail(ENOMEM, "more than %d intercepted functions", MAX_SLOTS);
+	if (!remember(word, trampoline, object))
+		return gotcha_fail(ENOMEM, "no memory for the list of intercepted words");
+	__atomic_store_n(word, trampoline, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static int set_relro(const struct object *object, int protection) {
+	size_t size = object->relro_end - object->relro_start;
+	if (size && mprotect((void *) object->relro_start, size, protection))
+		return gotcha_fail(errno, "mprotect of the relocated data of %s: %s", object->path, strerror(errno));
+	return 0;
+}
+
+static int intercept_object(struct object *object) {
+	if (object->kind == OBJECT_LOADER || object->kind == OBJECT_OWN)
+		return 0;
+	int error = set_relro(object, PROT_READ | PROT_WRITE);
+	for (size_t i = 0; !error && i < object->jmprel_len; i++)
+		error = intercept_word(object, &object->jmprel[i]);
+	for (size_t i = 0; !error && i < object->rela_len; i++)
+		error = intercept_word(object, &object->rela[i]);
+	int restored = set_relro(object, PROT_READ);
+	return error ? error : restored;
+}
+
+int gotcha_intercept_objects(size_t from) {
+	for (size_t i = from; i < gotcha_objects_len; i++) {
+		int error = intercept_object(&gotcha_objects[i]);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+/* A thread that was binding a lazy word when it was rewritten stores the raw address over ours. */
+size_t gotcha_intercept_verify(void) {
+	size_t repaired = 0;
+	for (size_t i = 0; i < patches_len; i++) {
+		struct patch *patch = &patches[i];
+		if (*patch->word == patch->trampoline)
+			continue;
+		/* somebody's deliberate change of a read-only word stays */
+		uintptr_t address = (uintptr_t) patch->word;
+		if (address >= patch->relro_start && address < patch->relro_end)
+			continue;
+		if (*patch->word == gotcha_trampoline_target(patch->trampoline)) {
+			__atomic_store_n(patch->word, patch->trampoline, __ATOMIC_RELEASE);
+			repaired++;
+		}
+	}
+	return repaired;
+}
+
+void *gotcha_intercept_symbol(void *found, const struct libset *set) {
+	struct object *home = found ? gotcha_object_at((uintptr_t) found) : NULL;
+	if (!home || home->kind == OBJECT_EXECUTABLE || home->kind == OBJECT_OWN || !wants_trampoline(home, found))
+		return found;
+	Dl_info info;
+	const Elf64_Sym *symbol = NULL;
+	/* the result of an ifunc's resolver has no symbol, or another's */
+	bool exact = dladdr1(found, &info, (void **) &symbol, RTLD_DL_SYMENT) && symbol
+		&& home->base + symbol->st_value == (uintptr_t) found;
+	if (exact && !gotcha_is_function(symbol))
+		return set ? gotcha_translate(set, found) : found;
+	void *trampoline = gotcha_trampoline(found, !exact);
+	return trampoline ? trampoline : found;
+}

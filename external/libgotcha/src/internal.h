@@ -1,0 +1,322 @@
+/* What libgotcha's files share: the data first, then who offers what.
+ *
+ * Glossary
+ *   object      a shared object of the base namespace (LM_ID_BASE), or the executable
+ *   replicated  of an object: each libset has its own copy of it
+ *   libset      one copy of each replicated object; number 0 is the base namespace itself
+ *   slot        index of one intercepted function: one trampoline, one word in each libset's table
+ *   row         an entry of the policy table: what a call of that function does inside a libset
+ *   virtual TCB a thread control block that is not a kernel thread's own
+ *
+ * Contexts.  Code here runs in one of three:
+ *   base     the next libset is the starting one, thread pointer is the kernel thread's own
+ *   shared   between shared_enter() and shared_leave(): next libset is the starting one, the thread
+ *            pointer may be a virtual TCB, preemption is deferred
+ *   hosted   between hosted_enter() and hosted_leave(): as shared, but the thread pointer is the
+ *            kernel thread's own while the stack may be a function's
+ * Outside these our code must not call the C library, because the call could be preempted or sent
+ * to a libset: linked into an executable, our GOT is intercepted like everybody's. */
+#ifndef GOTCHA_INTERNAL_H
+#define GOTCHA_INTERNAL_H
+
+#define _GNU_SOURCE
+#include "control.h"
+#include "libgotcha.h"
+
+#include <elf.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define PAGE_SIZE 4096ul
+#define page_down(x) ((uintptr_t) (x) & ~(PAGE_SIZE - 1))
+#define page_up(x) (((uintptr_t) (x) + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1))
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define lengthof(a) (sizeof(a) / sizeof *(a))
+#define compiler_barrier() __asm__ volatile("" ::: "memory")
+
+/* This thread's state: the current TCB's. */
+#define THIS libgotcha_tls
+
+enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 16 };
+
+/* ------------------------------------------------------------------ objects (objects.c) */
+
+enum object_kind {
+	OBJECT_REPLICATED,
+	OBJECT_EXECUTABLE,
+	OBJECT_LOADER,          /* ld.so: one per process */
+	OBJECT_SHARED,          /* stays in the starting libset; its functions run there */
+	OBJECT_OWN,             /* the object that contains this code, if it is not the executable */
+};
+
+struct object {
+	struct link_map *map;
+	const char *path;               /* absolute, except for the executable: "/proc/self/exe" */
+	const char *name;               /* path without directories */
+	uintptr_t base;                 /* load bias, l_addr */
+	uintptr_t start, end;           /* addresses it spans, page aligned */
+	enum object_kind kind;
+	const Elf64_Phdr *segments;
+	size_t segments_len;
+	uintptr_t relro_start, relro_end;       /* page aligned; empty if equal */
+
+	/* dynamic section, as addresses in memory */
+	const Elf64_Sym *symbols;
+	const char *strings;
+	const uint32_t *gnu_hash;
+	const uint32_t *sysv_hash;
+	const Elf64_Half *versions;     /* per symbol, or NULL */
+	const Elf64_Verdef *verdef;
+	size_t verdef_len;
+	const Elf64_Verneed *verneed;
+	size_t verneed_len;
+	const Elf64_Rela *rela, *jmprel;
+	size_t rela_len, jmprel_len;
+	bool symbolic;
+
+	/* thread-local storage; all zero if it has none */
+	size_t tls_module;
+	uintptr_t tls_image;            /* initialisation image in memory */
+	size_t tls_filesz, tls_memsz;
+};
+
+extern struct object gotcha_objects[MAX_OBJECTS];
+extern size_t gotcha_objects_len;
+extern struct object *gotcha_executable, *gotcha_libc, *gotcha_loader;
+
+int gotcha_objects_refresh(void);
+struct object *gotcha_object_at(uintptr_t address);
+size_t gotcha_object_symbols_len(const struct object *);
+/* The definition that a reference from `from` binds to under the base namespace's scope; `version` NULL: any. */
+const Elf64_Sym *gotcha_lookup(const struct object *from, const char *name, const char *version, struct object **in);
+const Elf64_Sym *gotcha_lookup_in(const struct object *, const char *name, const char *version);
+const char *gotcha_reference_version(const struct object *, size_t symbol);
+/* The address that a definition stands for; runs the resolver of an ifunc. */
+void *gotcha_definition_address(const struct object *, const Elf64_Sym *);
+bool gotcha_is_function(const Elf64_Sym *);
+/* Address of the definition of `name` in the base namespace's global scope, or NULL. */
+void *gotcha_base_symbol(const char *name);
+
+/* ------------------------------------------------------------------ libsets (libset.c) */
+
+/* A range of writable memory and its pristine contents. */
+struct snapshot {
+	char *address;
+	size_t size_bytes;
+	char *pristine;
+};
+
+struct libset {
+	long number;                    /* 1.. */
+	enum { LIBSET_FREE, LIBSET_TAKEN, LIBSET_RETIRED } state;
+	void **table;                   /* MAX_SLOTS function addresses; trampolines index it */
+	Lmid_t namespace;               /* dlmopen engine */
+	size_t copies_len;              /* objects [0, copies_len) are present */
+	struct {
+		struct link_map *map;
+		uintptr_t base;         /* load bias of the copy; 0: not replicated */
+	} copies[MAX_OBJECTS];
+	struct snapshot *snapshots;
+	size_t snapshots_len;
+	uintptr_t libc_start, libc_end; /* of its C library: where its streams' vtables lie */
+	intptr_t errno_offset;          /* its C library's errno, from the thread pointer */
+	void (*ctype_init)(void);       /* its C library's __ctype_init */
+	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
+	FILE *streams_pristine;         /* ...and what it holds while none is open */
+	bool loading;                   /* its libraries' constructors are running */
+	char *init_heap;                /* what they allocated: rolled back, never freed */
+	char *init_heap_pristine;
+	size_t init_heap_used_bytes, init_heap_pristine_bytes;
+	_Atomic int live_threads;       /* started by its code and not finished */
+	pthread_key_t keys[64];         /* made by its code since it was pristine */
+	size_t keys_len;
+};
+
+extern void *gotcha_starting_table[MAX_SLOTS];
+struct libset *gotcha_libset(long number);
+size_t gotcha_libsets_len(void);
+/* The copy in `set` of an address in a replicated object; other addresses as they are. */
+void *gotcha_translate(const struct libset *set, const void *address);
+/* The libset whose C library holds `address`, or NULL. */
+struct libset *gotcha_libset_of_libc_address(uintptr_t address);
+int gotcha_libset_extend_all(void);
+enum { INIT_HEAP_SIZE = 4 << 20 };
+
+/* ------------------------------------------------------------------ engines */
+
+/* Makes and unmakes the copies.  Called under gotcha_lock(), in base or hosted context. */
+struct engine {
+	const char *name;
+	int (*prepare)(void);                           /* once, after the policy table is bound */
+	int (*create)(struct libset *);                 /* fill namespace, copies, copies_len */
+	int (*extend)(struct libset *);                 /* copy the objects that base has got since */
+	size_t (*limit)(void);
+};
+extern const struct engine gotcha_engine_dlmopen;
+extern const struct engine *gotcha_engine;
+
+/* ------------------------------------------------------------------ interception (intercept.c) */
+
+int gotcha_trampolines_init(void);
+/* The trampoline of a base function; made if there is none. `is_ifunc`: no copy, base's choice serves all. */
+void *gotcha_trampoline(void *function, bool is_ifunc);
+/* The function behind an address that is a trampoline, else the address. */
+void *gotcha_trampoline_target(void *address);
+void gotcha_table_fill(struct libset *);
+int gotcha_intercept_objects(size_t from);
+/* Writes every intercepted word again that another thread's lazy binding has overwritten; returns how many. */
+size_t gotcha_intercept_verify(void);
+/* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
+void *gotcha_intercept_symbol(void *found, const struct libset *set);
+
+/* ------------------------------------------------------------------ policy (policy.c) */
+
+struct row {
+	const char *name;
+	void *wrapper;          /* what a call inside a libset runs; NULL: base's function itself */
+	bool in_base;           /* calls outside of libsets run the wrapper too */
+	void *base;             /* base's function; NULL: this system has none */
+};
+struct rows {
+	struct row *first;
+	size_t length;
+};
+extern struct rows gotcha_rows_heap, gotcha_rows_loader, gotcha_rows_process, gotcha_rows_signals,
+	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_waits;
+int gotcha_policy_bind(void);
+const struct row *gotcha_policy_find(const void *base_function);
+/* Calls `visit` for each name that a copy must bind to an address of ours instead of its own libset's. */
+void gotcha_policy_exports(void (*visit)(void *closure, const char *name, uintptr_t address, bool is_function), void *closure);
+
+/* A libset's own definition of a function of the C library. */
+static inline void *libc_copy(const struct libset *set, const void *base_function) {
+	return (char *) base_function - gotcha_libc->start + set->libc_start;
+}
+
+/* Own copy, but not preempted: for what would leak or stay locked if cancelled halfway. */
+static inline void deferred_enter(void) {
+	THIS.defer++;
+	compiler_barrier();
+}
+static inline void deferred_leave(void) {
+	compiler_barrier();
+	if (--THIS.defer == 0 && unlikely(THIS.pending))
+		libgotcha_take_pending();
+}
+
+void gotcha_streams_flush(struct libset *);
+void gotcha_streams_release_locks(void);
+int gotcha_signals_init(void);
+int gotcha_threads_init(void);
+bool gotcha_program_action(int signal, struct sigaction *);
+uint64_t gotcha_kernel_mask(const sigset_t *program_mask);
+/* The shadow of ld.so's _rtld_global_ro that the copies see; see policy_loader.c. */
+struct dlfcn_hook;
+int gotcha_loader_shadow_init(void);
+int gotcha_loader_shadow_check(struct libset *first);
+extern char *gotcha_loader_shadow;
+extern struct libgotcha_callbacks gotcha_callbacks;
+extern int gotcha_preemption_signal;
+
+/* Base's functions that our own code calls while interception is on. */
+extern void *(*gotcha_base_malloc)(size_t);
+extern void (*gotcha_base_free)(void *);
+extern int (*gotcha_base_thread_atexit)(void (*)(void *), void *, void *);
+int gotcha_thread_atexit(void (*run)(void *), void *object, void *dso);
+static inline bool in_libset(void) {
+	return THIS.set && THIS.table != gotcha_starting_table;
+}
+
+/* ------------------------------------------------------------------ glibc's private facts (glibc.c) */
+
+/* Offsets in struct pthread, from the thread pointer.  Each is derived at start-up; see glibc.c. */
+struct glibc_layout {
+	size_t tid, list, robust_prev, robust_head, stackblock, stackblock_size;
+	size_t specific;                /* array of pointers to blocks of thread-specific data */
+	size_t specific_first;          /* the first block, inside struct pthread */
+	size_t rseq;                    /* 0: this C library registers none */
+	/* one thread-specific datum, and one key */
+	size_t datum_size, datum_sequence, datum_data, key_size, key_sequence, key_destructor;
+	char *keys;                     /* the array of keys */
+};
+enum { SPECIFIC_BLOCKS = 32, SPECIFIC_PER_BLOCK = 32 };
+extern struct glibc_layout gotcha_layout;
+extern void *(*gotcha_dl_allocate_tls)(void *);
+extern void *(*gotcha_tls_get_addr)(size_t (*)[2]);
+extern void (*gotcha_base_ctype_init)(void);
+int gotcha_glibc_init(void);
+/* The tid of a virtual TCB: unique, and above every kernel thread's. */
+int gotcha_new_tid(void);
+
+/* ------------------------------------------------------------------ environment, errors (config.c) */
+
+struct config {
+	size_t libsets_max;
+	char *shared[64];
+	size_t shared_len;
+	bool trace_calls, trace_libsets, trace_signals;
+};
+extern struct config gotcha_config;
+int gotcha_config_init(void);
+/* Records the cause and returns -`error`. */
+int gotcha_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void gotcha_trace(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void gotcha_lock(void);
+void gotcha_unlock(void);
+void gotcha_lock_reset(void);
+
+/* ------------------------------------------------------------------ this thread */
+
+static inline uintptr_t thread_pointer(void) {
+	uintptr_t pointer;
+	__asm__ volatile("mov %%fs:0x10, %0" : "=r" (pointer));
+	return pointer;
+}
+void gotcha_set_thread_pointer(uintptr_t);
+extern int *(*gotcha_base_errno)(void);         /* base's __errno_location */
+
+/* Cross from a libset into the starting one and back, on the same thread pointer.
+ * Context: any. Preemption is deferred in between.
+ * INVARIANT(G1): between enter and leave THIS.defer > 0 and THIS.table is the starting table. */
+struct shared_guard {
+	void **table;
+};
+static inline void shared_enter(struct shared_guard *guard) {
+	THIS.defer++;
+	compiler_barrier();
+	guard->table = THIS.table;
+	THIS.table = gotcha_starting_table;
+	compiler_barrier();
+}
+static inline void shared_leave(struct shared_guard *guard) {
+	compiler_barrier();
+	THIS.table = guard->table;
+	compiler_barrier();
+	if (unlikely(THIS.hooked) && guard->table != gotcha_starting_table)
+		libgotcha_run_hook();
+	if (--THIS.defer == 0 && unlikely(THIS.pending))
+		libgotcha_take_pending();
+}
+
+/* The same, and errno of the libset's C library stands for base's in between. */
+static inline void errno_in(void) {
+	if (THIS.set)
+		*gotcha_base_errno() = *(int *) (thread_pointer() + THIS.set->errno_offset);
+}
+static inline void errno_out(void) {
+	if (THIS.set)
+		*(int *) (thread_pointer() + THIS.set->errno_offset) = *gotcha_base_errno();
+}
+
+/* Cross into the starting libset and onto the kernel thread's own TCB. Not inlined: the compiler
+ * may keep the address of a thread-local variable in a register within one function. */
+struct hosted_guard {
+	struct shared_guard shared;
+	uintptr_t virtual_tcb;          /* 0: was on the kernel thread's own */
+};
+void gotcha_hosted_enter(struct hosted_guard *);
+void gotcha_hosted_leave(struct hosted_guard *);
+
+#endif

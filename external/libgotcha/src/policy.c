@@ -1,0 +1,129 @@
+/* The policy table: what a call of each function does inside a libset.  The default, for functions
+ * without a row, is the libset's own copy.  The rows live beside their wrappers, one file a topic. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct rows *const tables[] = {
+	&gotcha_rows_heap, &gotcha_rows_loader, &gotcha_rows_process, &gotcha_rows_signals,
+	&gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_waits,
+};
+
+enum { HASH_SIZE = 4096 };
+static const struct row *by_address[HASH_SIZE];
+
+static size_t hash(const void *address) {
+	return ((uintptr_t) address >> 2) * 2654435761u % HASH_SIZE;
+}
+
+static int bind_row(struct row *row) {
+	row->base = gotcha_base_symbol(row->name);
+	if (!row->base)
+		return 0;
+	size_t at = hash(row->base);
+	for (size_t probes = 0; by_address[at]; at = (at + 1) % HASH_SIZE) {
+		/* two names of one function: the first row speaks for it */
+		if (by_address[at]->base == row->base)
+			return 0;
+		if (++probes == HASH_SIZE)
+			return gotcha_fail(ENOMEM, "the policy table is full");
+	}
+	by_address[at] = row;
+	return 0;
+}
+
+int gotcha_policy_bind(void) {
+	for (size_t i = 0; i < lengthof(tables); i++)
+		for (size_t j = 0; j < tables[i]->length; j++) {
+			int error = bind_row(&tables[i]->first[j]);
+			if (error)
+				return error;
+		}
+	return 0;
+}
+
+const struct row *gotcha_policy_find(const void *base_function) {
+	for (size_t at = hash(base_function); by_address[at]; at = (at + 1) % HASH_SIZE)
+		if (by_address[at]->base == base_function)
+			return by_address[at];
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ what copies bind to */
+
+/* Variables of the C library that are one per process.  Its copies reach them through their GOTs,
+ * since any of them may have been copied into the executable. */
+static const char *const shared_data[] = {
+	"stdin", "stdout", "stderr", "environ", "__environ", "_environ", "optarg", "optind", "opterr", "optopt",
+};
+
+static bool is_copied_from_other_than_libc(const struct object *executable, size_t symbol) {
+	for (size_t i = 0; i < executable->rela_len; i++)
+		if (ELF64_R_TYPE(executable->rela[i].r_info) == R_X86_64_COPY && ELF64_R_SYM(executable->rela[i].r_info) == symbol)
+			return !gotcha_lookup_in(gotcha_libc, executable->strings + executable->symbols[symbol].st_name, NULL);
+	return false;
+}
+
+/* What an object that is not replicated defines.  Not the variables that the executable has copied
+ * from a library: a library's constructor initialises its own, and would do so again in place
+ * of the program's (libstdc++'s std::cout); but the C library's have no constructor. */
+static void export_object(struct object *object, void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
+	size_t length = gotcha_object_symbols_len(object);
+	for (size_t i = 1; i < length; i++) {
+		const Elf64_Sym *symbol = &object->symbols[i];
+		unsigned char binding = ELF64_ST_BIND(symbol->st_info), type = ELF64_ST_TYPE(symbol->st_info);
+		if (symbol->st_shndx == SHN_UNDEF || binding == STB_LOCAL || type == STT_TLS || type == STT_SECTION)
+			continue;
+		if (ELF64_ST_VISIBILITY(symbol->st_other) != STV_DEFAULT && ELF64_ST_VISIBILITY(symbol->st_other) != STV_PROTECTED)
+			continue;
+		if (object->kind == OBJECT_EXECUTABLE && is_copied_from_other_than_libc(object, i))
+			continue;
+		struct object *home;
+		const char *name = object->strings + symbol->st_name;
+		if (!gotcha_lookup(NULL, name, NULL, &home) || home != object)
+			continue;
+		visit(closure, name, (uintptr_t) gotcha_definition_address(object, symbol), gotcha_is_function(symbol));
+	}
+}
+
+static uintptr_t row_target(const struct row *row) {
+	return (uintptr_t) (row->wrapper ? row->wrapper : row->base);
+}
+
+/* A function may have several names (puts and _IO_puts); each must lead to the same place. */
+static void export_aliases(const struct object *object, void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
+	size_t length = gotcha_object_symbols_len(object);
+	for (size_t i = 1; i < length; i++) {
+		const Elf64_Sym *symbol = &object->symbols[i];
+		if (symbol->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(symbol->st_info) != STT_FUNC)
+			continue;
+		const struct row *row = gotcha_policy_find((void *) (object->base + symbol->st_value));
+		if (row)
+			visit(closure, object->strings + symbol->st_name, row_target(row), true);
+	}
+}
+
+/* Of two symbols of one name the later counts (see build_hash() in engine_dlmopen.c): rows come
+ * last. */
+void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
+	for (size_t i = 0; i < gotcha_objects_len; i++) {
+		struct object *object = &gotcha_objects[i];
+		if (object->kind == OBJECT_EXECUTABLE || object->kind == OBJECT_SHARED || object->kind == OBJECT_OWN)
+			export_object(object, visit, closure);
+	}
+	for (size_t i = 0; i < lengthof(shared_data); i++) {
+		void *address = gotcha_base_symbol(shared_data[i]);
+		if (address)
+			visit(closure, shared_data[i], (uintptr_t) address, false);
+	}
+	if (gotcha_loader_shadow)
+		visit(closure, "_rtld_global_ro", (uintptr_t) gotcha_loader_shadow, false);
+	export_aliases(gotcha_libc, visit, closure);
+	export_aliases(gotcha_loader, visit, closure);
+	for (size_t i = 0; i < lengthof(tables); i++)
+		for (size_t j = 0; j < tables[i]->length; j++)
+			if (tables[i]->first[j].base)
+				visit(closure, tables[i]->first[j].name, row_target(&tables[i]->first[j]), true);
+}

@@ -1,0 +1,177 @@
+/* Policy of the malloc family: base, not preempted; one heap per process.
+ *
+ * What a libset's constructors allocate comes from a region of the libset instead.  It is part of
+ * the pristine state: rolled back with the libset, and never freed, since a roll back would revive
+ * the pointers to it. */
+#include "internal.h"
+#include "forward.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { MALLOC, CALLOC, REALLOC, FREE, USABLE_SIZE, MEMALIGN, ALIGNED_ALLOC, POSIX_MEMALIGN, VALLOC, PVALLOC,
+	REALLOCARRAY, MALLOPT, MALLOC_TRIM, MALLOC_STATS, MALLOC_INFO, MALLINFO, MALLINFO2 };
+static struct row rows[];
+#define BASE(index, type) ((__typeof__(type) *) rows[index].base)
+
+void *(*gotcha_base_malloc)(size_t);
+void (*gotcha_base_free)(void *);
+
+/* ------------------------------------------------------------------ the constructors' region */
+
+/* Before each block: its size, in a word of its own. */
+enum { INIT_ALIGNMENT = 16 };
+
+static bool in_init_heap(const struct libset *set, const void *pointer) {
+	return set && (size_t) ((const char *) pointer - set->init_heap) < INIT_HEAP_SIZE;
+}
+
+static size_t init_size(const void *pointer) {
+	return ((const size_t *) pointer)[-1];
+}
+
+static void *init_allocate(struct libset *set, size_t alignment, size_t size) {
+	if (alignment < INIT_ALIGNMENT)
+		alignment = INIT_ALIGNMENT;
+	size_t start = (set->init_heap_used_bytes + sizeof(size_t) + alignment - 1) & ~(alignment - 1);
+	if (size > INIT_HEAP_SIZE || start + size > INIT_HEAP_SIZE)
+		return NULL;
+	char *block = set->init_heap + start;
+	((size_t *) block)[-1] = size;
+	set->init_heap_used_bytes = start + size;
+	return block;
+}
+
+/* libstdc++ keeps 72 KiB for exceptions thrown when memory is short; its users never free it, and
+ * it need not be copied at each roll back. */
+enum { LARGEST_INIT_BLOCK = 64 << 10 };
+
+static bool from_init_heap(size_t size) {
+	return unlikely(THIS.set && THIS.set->loading) && size < LARGEST_INIT_BLOCK;
+}
+
+/* ------------------------------------------------------------------ wrappers */
+
+static void *heap_malloc(size_t size) {
+	void *block;
+	if (from_init_heap(size) && (block = init_allocate(THIS.set, 0, size)))
+		return block;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	block = BASE(MALLOC, void *(size_t))(size);
+	if (unlikely(!block))
+		errno_out();
+	shared_leave(&guard);
+	return block;
+}
+
+static void *heap_calloc(size_t count, size_t size) {
+	void *block;
+	size_t bytes;
+	/* the region is fresh memory: zero */
+	if (!__builtin_mul_overflow(count, size, &bytes) && from_init_heap(bytes) && (block = init_allocate(THIS.set, 0, bytes)))
+		return block;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	block = BASE(CALLOC, void *(size_t, size_t))(count, size);
+	if (unlikely(!block))
+		errno_out();
+	shared_leave(&guard);
+	return block;
+}
+
+static void heap_free(void *block) {
+	if (in_init_heap(THIS.set, block))
+		return;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	BASE(FREE, void(void *))(block);
+	shared_leave(&guard);
+}
+
+static void *heap_realloc(void *block, size_t size) {
+	if (in_init_heap(THIS.set, block) || (!block && from_init_heap(size))) {
+		void *moved = heap_malloc(size);
+		size_t old_size = block ? init_size(block) : 0;
+		if (moved && block)
+			memcpy(moved, block, old_size < size ? old_size : size);
+		return moved;
+	}
+	struct shared_guard guard;
+	shared_enter(&guard);
+	void *moved = BASE(REALLOC, void *(void *, size_t))(block, size);
+	if (unlikely(!moved))
+		errno_out();
+	shared_leave(&guard);
+	return moved;
+}
+
+static void *heap_reallocarray(void *block, size_t count, size_t size) {
+	size_t bytes;
+	if (__builtin_mul_overflow(count, size, &bytes))
+		bytes = SIZE_MAX;       /* fails with ENOMEM */
+	return heap_realloc(block, bytes);
+}
+
+static size_t heap_usable_size(void *block) {
+	if (in_init_heap(THIS.set, block))
+		return init_size(block);
+	struct shared_guard guard;
+	shared_enter(&guard);
+	size_t size = BASE(USABLE_SIZE, size_t(void *))(block);
+	shared_leave(&guard);
+	return size;
+}
+
+static void *heap_memalign(size_t alignment, size_t size) {
+	void *block;
+	if (from_init_heap(size) && (block = init_allocate(THIS.set, alignment, size)))
+		return block;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	block = BASE(MEMALIGN, void *(size_t, size_t))(alignment, size);
+	if (unlikely(!block))
+		errno_out();
+	shared_leave(&guard);
+	return block;
+}
+
+static int heap_posix_memalign(void **block, size_t alignment, size_t size) {
+	if (from_init_heap(size) && (*block = init_allocate(THIS.set, alignment, size)))
+		return 0;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	int error = BASE(POSIX_MEMALIGN, int(void **, size_t, size_t))(block, alignment, size);
+	shared_leave(&guard);
+	return error;
+}
+
+FORWARD_SHARED(valloc, rows[VALLOC].base)
+FORWARD_SHARED(pvalloc, rows[PVALLOC].base)
+FORWARD_SHARED(mallopt, rows[MALLOPT].base)
+FORWARD_SHARED(malloc_trim, rows[MALLOC_TRIM].base)
+FORWARD_SHARED(malloc_stats, rows[MALLOC_STATS].base)
+FORWARD_SHARED(malloc_info, rows[MALLOC_INFO].base)
+FORWARD_SHARED(mallinfo, rows[MALLINFO].base)
+FORWARD_SHARED(mallinfo2, rows[MALLINFO2].base)
+
+static struct row rows[] = {
+	[MALLOC] = { "malloc", heap_malloc },
+	[CALLOC] = { "calloc", heap_calloc },
+	[REALLOC] = { "realloc", heap_realloc },
+	[FREE] = { "free", heap_free },
+	[USABLE_SIZE] = { "malloc_usable_size", heap_usable_size },
+	[MEMALIGN] = { "memalign", heap_memalign },
+	[ALIGNED_ALLOC] = { "aligned_alloc", heap_memalign },
+	[POSIX_MEMALIGN] = { "posix_memalign", heap_posix_memalign },
+	[VALLOC] = { "valloc", shared_valloc },
+	[PVALLOC] = { "pvalloc", shared_pvalloc },
+	[REALLOCARRAY] = { "reallocarray", heap_reallocarray },
+	[MALLOPT] = { "mallopt", shared_mallopt },
+	[MALLOC_TRIM] = { "malloc_trim", shared_malloc_trim },
+	[MALLOC_STATS] = { "malloc_stats", shared_malloc_stats },
+	[MALLOC_INFO] = { "malloc_info", shared_malloc_info },
+	[MALLINFO] = { "mallinfo", shared_mallinfo },
+	[MALLINFO2] = { "mallinfo2", shared_mallinfo2 },
+};
+struct rows gotcha_rows_heap = { rows, lengthof(rows) };

@@ -1,0 +1,165 @@
+/* Policy of what belongs to the process: its environment, its end, its identity, its children. */
+#include "internal.h"
+#include "forward.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* base, not preempted: one environment, one option parser, one list of exit handlers per process */
+#define SHARED_FUNCTIONS(X) \
+	X(getenv) X(secure_getenv) X(setenv) X(unsetenv) X(putenv) X(clearenv) \
+	X(getopt) X(getopt_long) X(getopt_long_only) \
+	X(__cxa_finalize) X(pthread_atfork) X(__register_atfork)
+/* base on the caller's TCB, not preempted: what walks the list of threads, or never returns */
+#define HOSTED_FUNCTIONS(X) \
+	X(exit) X(quick_exit) X(daemon) X(forkpty) X(setuid) X(setgid) X(seteuid) X(setegid) X(setreuid) X(setregid) \
+	X(setresuid) X(setresgid) X(setgroups) X(initgroups) X(unshare) X(setns)
+/* own copy, not preempted: a cancel halfway would leak mappings and descriptors, or leave a lock of
+ * the process taken */
+#define DEFERRED_FUNCTIONS(X) \
+	X(setlocale) X(newlocale) X(duplocale) X(freelocale) X(opendir) X(fdopendir) X(closedir) X(tzset) \
+	X(getpwnam) X(getpwuid) X(getpwnam_r) X(getpwuid_r) X(getpwent) X(setpwent) X(endpwent) \
+	X(getgrnam) X(getgrgid) X(getgrnam_r) X(getgrgid_r) X(getgrent) X(setgrent) X(endgrent) X(getgrouplist) \
+	X(iconv_open) X(iconv_close) X(catopen) X(catclose) X(syslog) X(openlog) X(closelog)
+#define EXIT_REGISTRATIONS(X) X(__cxa_atexit) X(on_exit) X(at_quick_exit) X(__cxa_at_quick_exit)
+
+enum {
+#define X(name) INDEX_##name,
+	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) EXIT_REGISTRATIONS(X)
+#undef X
+	INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
+	INDEX_execl, INDEX_execlp, INDEX_execle,
+};
+static struct row rows[];
+
+#define X(name) FORWARD_SHARED(name, rows[INDEX_##name].base)
+SHARED_FUNCTIONS(X)
+#undef X
+#define X(name) FORWARD_HOSTED(name, rows[INDEX_##name].base)
+HOSTED_FUNCTIONS(X)
+#undef X
+#define X(name) FORWARD_DEFERRED(name, rows[INDEX_##name].base)
+DEFERRED_FUNCTIONS(X)
+#undef X
+
+/* A libset is a cache: what its constructors register for the process's end is not to be run. What
+ * its functions register later is. */
+#define X(name) \
+	static long registering_##name(SIX_PARAMETERS) { \
+		if (THIS.set && THIS.set->loading) \
+			return 0; \
+		struct shared_guard guard; \
+		shared_enter(&guard); \
+		long result = ((forwarded *) rows[INDEX_##name].base)(SIX_ARGUMENTS); \
+		shared_leave(&guard); \
+		return result; \
+	}
+EXIT_REGISTRATIONS(X)
+#undef X
+
+/* On the caller's TCB: the child keeps only the forking thread, and takes the stack of every other
+ * TCB in its list for free. The child's timers do not exist; the control library is told by the
+ * handler that gotcha_process_init() registers. */
+static pid_t process_fork(void) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	pid_t child = ((pid_t (*)(void)) rows[INDEX_fork].base)();
+	gotcha_hosted_leave(&guard);
+	return child;
+}
+
+/* Across exec an ignored signal stays ignored: the preemption signal's handler hides whether the
+ * program ignores it, so that is made true for the call. */
+static int exec_with(int index, const void *program, void *arguments, void *environment) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	struct sigaction program_action, ours;
+	bool ignored = false;
+	if (gotcha_preemption_signal && gotcha_program_action(gotcha_preemption_signal, &program_action)
+	 && program_action.sa_handler == SIG_IGN)
+		ignored = !libgotcha_sigaction(gotcha_preemption_signal, &program_action, &ours);
+	int result = ((int (*)(const void *, void *, void *)) rows[index].base)(program, arguments, environment);
+	int error = *gotcha_base_errno();
+	if (ignored)
+		libgotcha_sigaction(gotcha_preemption_signal, &ours, NULL);
+	*gotcha_base_errno() = error;
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+static int process_execve(const char *path, char *const arguments[], char *const environment[]) {
+	return exec_with(INDEX_execve, path, (void *) arguments, (void *) environment);
+}
+static int process_execv(const char *path, char *const arguments[]) {
+	return exec_with(INDEX_execv, path, (void *) arguments, NULL);
+}
+static int process_execvp(const char *file, char *const arguments[]) {
+	return exec_with(INDEX_execvp, file, (void *) arguments, NULL);
+}
+static int process_execvpe(const char *file, char *const arguments[], char *const environment[]) {
+	return exec_with(INDEX_execvpe, file, (void *) arguments, (void *) environment);
+}
+static int process_fexecve(int file, char *const arguments[], char *const environment[]) {
+	return exec_with(INDEX_fexecve, (void *) (intptr_t) file, (void *) arguments, (void *) environment);
+}
+
+/* The variadic ones: their arguments as an array, on the stack as in the C library, because the
+ * caller may be the child of a vfork(). */
+#define COLLECT(first, list) \
+	va_list list; \
+	va_start(list, first); \
+	size_t count = 1; \
+	while (va_arg(list, char *)) \
+		count++; \
+	va_end(list); \
+	char *arguments[count + 1]; \
+	va_start(list, first); \
+	arguments[0] = (char *) first; \
+	for (size_t i = 1; i <= count; i++) \
+		arguments[i] = va_arg(list, char *)
+
+static int process_execl(const char *path, const char *first, ...) {
+	COLLECT(first, list);
+	va_end(list);
+	return process_execv(path, arguments);
+}
+static int process_execlp(const char *file, const char *first, ...) {
+	COLLECT(first, list);
+	va_end(list);
+	return process_execvp(file, arguments);
+}
+static int process_execle(const char *path, const char *first, ...) {
+	COLLECT(first, list);
+	char *const *environment = va_arg(list, char *const *);
+	va_end(list);
+	return process_execve(path, arguments, environment);
+}
+
+static struct row rows[] = {
+#define X(name) [INDEX_##name] = { #name, shared_##name },
+	SHARED_FUNCTIONS(X)
+#undef X
+#define X(name) [INDEX_##name] = { #name, hosted_##name },
+	HOSTED_FUNCTIONS(X)
+#undef X
+#define X(name) [INDEX_##name] = { #name, deferred_##name },
+	DEFERRED_FUNCTIONS(X)
+#undef X
+#define X(name) [INDEX_##name] = { #name, registering_##name },
+	EXIT_REGISTRATIONS(X)
+#undef X
+	[INDEX_fork] = { "fork", process_fork },
+	[INDEX__Fork] = { "_Fork", process_fork },
+	[INDEX_execve] = { "execve", process_execve, true },
+	[INDEX_execv] = { "execv", process_execv, true },
+	[INDEX_execvp] = { "execvp", process_execvp, true },
+	[INDEX_execvpe] = { "execvpe", process_execvpe, true },
+	[INDEX_fexecve] = { "fexecve", process_fexecve, true },
+	[INDEX_execl] = { "execl", process_execl, true },
+	[INDEX_execlp] = { "execlp", process_execlp, true },
+	[INDEX_execle] = { "execle", process_execle, true },
+};
+struct rows gotcha_rows_process = { rows, lengthof(rows) };

@@ -1,0 +1,470 @@
+/* Policy of signals.
+ *
+ * The program's handlers run unpreempted: one installed outside functions runs in the starting
+ * libset on the kernel thread's own TCB, one installed inside a function in that function's libset
+ * while it is current. So the kernel is given deliver() in place of each handler.
+ *
+ * The preemption signal is the control library's: the program's disposition of it is kept aside,
+ * and on kernel threads that launch functions the program's blocking of it is only remembered. */
+#include "internal.h"
+#include "forward.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
+	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT };
+static struct row rows[];
+#define BASE(index, type) ((__typeof__(type) *) rows[index].base)
+
+int gotcha_preemption_signal;
+struct libgotcha_callbacks gotcha_callbacks;
+
+/* What the program believes is installed. */
+struct disposition {
+	struct sigaction action;
+	struct libset *set;     /* installed by code of this libset */
+	bool known;             /* else the kernel's answer is the program's */
+};
+static struct disposition dispositions[NSIG];
+
+/* Held only with all signals blocked, for a few instructions: a handler never waits for itself. */
+static _Atomic bool dispositions_locked;
+
+static long raw_mask(int how, const uint64_t *mask, uint64_t *old) {
+	long result;
+	register long size __asm__("r10") = sizeof *mask;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigprocmask), "D" ((long) how), "S" (mask), "d" (old), "r" (size)
+		: "rcx", "r11", "memory");
+	return result;
+}
+
+static uint64_t lock_dispositions(void) {
+	uint64_t all = UINT64_MAX, saved;
+	raw_mask(SIG_SETMASK, &all, &saved);
+	while (dispositions_locked || __atomic_exchange_n(&dispositions_locked, true, __ATOMIC_ACQUIRE))
+		__builtin_ia32_pause();
+	return saved;
+}
+
+static void unlock_dispositions(uint64_t saved) {
+	__atomic_store_n(&dispositions_locked, false, __ATOMIC_RELEASE);
+	raw_mask(SIG_SETMASK, &saved, NULL);
+}
+
+static uint64_t bit(int signal) {
+	return signal ? 1ull << (signal - 1) : 0;
+}
+
+static bool is_fault(int signal) {
+	return signal == SIGSEGV || signal == SIGBUS;
+}
+
+static bool is_handler(const struct sigaction *action) {
+	return action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN;
+}
+
+bool gotcha_program_action(int signal, struct sigaction *action) {
+	uint64_t saved = lock_dispositions();
+	bool known = dispositions[signal].known;
+	*action = dispositions[signal].action;
+	unlock_dispositions(saved);
+	return known;
+}
+
+/* ------------------------------------------------------------------ delivery */
+
+/* The disposition at the moment of delivery; with SA_RESETHAND it is used up. */
+static struct disposition consume(int signal) {
+	uint64_t saved = lock_dispositions();
+	struct disposition disposition = dispositions[signal];
+	if (disposition.action.sa_flags & SA_RESETHAND)
+		dispositions[signal].action.sa_handler = SIG_DFL;
+	unlock_dispositions(saved);
+	return disposition;
+}
+
+static void call_handler(const struct sigaction *action, int signal, siginfo_t *info, void *context) {
+	if (action->sa_flags & SA_SIGINFO)
+		action->sa_sigaction(signal, info, context);
+	else
+		action->sa_handler(signal);
+}
+
+/* The default action, which only the kernel can carry out: with our handler out of the way. */
+static void default_action(int signal, const siginfo_t *info) {
+	struct sigaction action = { .sa_handler = SIG_DFL }, ours;
+	libgotcha_sigaction(signal, &action, &ours);
+	/* a fault will occur again when the instruction is tried again; others are sent again */
+	if (is_fault(signal) && info->si_code > 0)
+		return;
+	uint64_t open = bit(signal), saved;
+	syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), signal);
+	raw_mask(SIG_UNBLOCK, &open, &saved);
+	/* only a stop, or what is ignored by default, comes back here */
+	raw_mask(SIG_SETMASK, &saved, NULL);
+	libgotcha_sigaction(signal, &ours, NULL);
+}
+
+static void run_handler(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
+	bool own = disposition->set && THIS.set == disposition->set && THIS.is_virtual && in_libset();
+	if (own) {
+		deferred_enter();
+		call_handler(&disposition->action, signal, info, context);
+		THIS.program_signals++;
+		deferred_leave();
+		return;
+	}
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int saved_errno = *gotcha_base_errno();
+	if (disposition->action.sa_handler == SIG_DFL)
+		default_action(signal, info);
+	else
+		call_handler(&disposition->action, signal, info, context);
+	*gotcha_base_errno() = saved_errno;
+	gotcha_hosted_leave(&guard);
+	THIS.program_signals++;
+}
+
+/* What the kernel calls. Context: any: whatever the signal interrupted. */
+static void deliver(int signal, siginfo_t *info, void *context) {
+	if (is_fault(signal) && gotcha_callbacks.fault)
+		gotcha_callbacks.fault(signal, info, context);
+	struct disposition disposition = consume(signal);
+	if (disposition.action.sa_handler != SIG_IGN)
+		run_handler(&disposition, signal, info, context);
+}
+
+bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
+	if (THIS.signal_blocked)
+		return false;
+	struct disposition disposition = consume(signal);
+	if (disposition.action.sa_handler != SIG_IGN)
+		run_handler(&disposition, signal, info, context);
+	return true;
+}
+
+/* ------------------------------------------------------------------ dispositions */
+
+/* What to give the kernel for the program's action. A fault's handler is always ours, on the
+ * alternate stack: it is how a function's stack overflow is told from a fault. */
+static struct sigaction kernel_action(int signal, const struct sigaction *program) {
+	struct sigaction action = *program;
+	if (is_handler(program) || (is_fault(signal) && program->sa_handler == SIG_DFL)) {
+		action.sa_sigaction = deliver;
+		action.sa_flags = (action.sa_flags | SA_SIGINFO) & ~SA_RESETHAND;
+	}
+	if (is_fault(signal))
+		action.sa_flags |= SA_ONSTACK;
+	if (gotcha_preemption_signal)
+		sigdelset(&action.sa_mask, gotcha_preemption_signal);
+	return action;
+}
+
+static int signals_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	int result = 0;
+	if (signal < 1 || signal >= NSIG || signal == SIGKILL || signal == SIGSTOP) {
+		result = BASE(SIGACTION, int(int, const struct sigaction *, struct sigaction *))(signal, action, old);
+	} else {
+		struct sigaction before = { 0 };
+		if (!gotcha_program_action(signal, &before))
+			result = libgotcha_sigaction(signal, NULL, &before);
+		struct sigaction copy = action ? *action : before;
+		if (!result && action) {
+			uint64_t saved = lock_dispositions();
+			dispositions[signal] = (struct disposition) { copy, in_libset() ? THIS.set : NULL, true };
+			if (guard.table != gotcha_starting_table)
+				dispositions[signal].set = THIS.set;
+			unlock_dispositions(saved);
+			if (signal != gotcha_preemption_signal) {
+				struct sigaction kernel = kernel_action(signal, &copy);
+				result = libgotcha_sigaction(signal, &kernel, NULL);
+			}
+		}
+		if (!result && old)
+			*old = before;
+	}
+	if (result)
+		errno_out();
+	shared_leave(&guard);
+	return result;
+}
+
+int libgotcha_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
+	return BASE(SIGACTION, int(int, const struct sigaction *, struct sigaction *))(signal, action, old);
+}
+
+static sighandler_t set_handler(int signal, sighandler_t handler, int flags) {
+	struct sigaction action = { .sa_handler = handler, .sa_flags = flags }, old;
+	return signals_sigaction(signal, &action, &old) ? SIG_ERR : old.sa_handler;
+}
+
+/* BSD semantics, which siginterrupt() alters; the C library keeps that set to itself. */
+static uint64_t interrupting;
+
+static sighandler_t signals_signal(int signal, sighandler_t handler) {
+	return set_handler(signal, handler, interrupting & bit(signal) ? 0 : SA_RESTART);
+}
+
+static sighandler_t signals_sysv_signal(int signal, sighandler_t handler) {
+	return set_handler(signal, handler, SA_RESETHAND | SA_NODEFER);
+}
+
+static int signals_sigignore(int signal) {
+	return set_handler(signal, SIG_IGN, 0) == SIG_ERR ? -1 : 0;
+}
+
+static int signals_siginterrupt(int signal, int interrupt) {
+	struct sigaction action;
+	if (signals_sigaction(signal, NULL, &action))
+		return -1;
+	if (interrupt) {
+		interrupting |= bit(signal);
+		action.sa_flags &= ~SA_RESTART;
+	} else {
+		interrupting &= ~bit(signal);
+		action.sa_flags |= SA_RESTART;
+	}
+	return signals_sigaction(signal, &action, NULL);
+}
+
+/* ------------------------------------------------------------------ masks */
+
+static bool is_launching_thread(void) {
+	return THIS.owner != NULL;
+}
+
+uint64_t gotcha_kernel_mask(const sigset_t *program_mask) {
+	uint64_t mask = *(const uint64_t *) program_mask;
+	return is_launching_thread() ? mask & ~bit(gotcha_preemption_signal) : mask;
+}
+
+/* Context: any. The mask is changed by a bare system call: nothing here may be preempted halfway,
+ * and nothing needs to be. Returns an errno value. */
+static int change_mask(int how, const sigset_t *set, sigset_t *old) {
+	uint64_t preemption = is_launching_thread() ? bit(gotcha_preemption_signal) : 0;
+	if (how != SIG_BLOCK && how != SIG_UNBLOCK && how != SIG_SETMASK && set)
+		return EINVAL;
+	deferred_enter();
+	uint64_t before = 0, mask = set ? *(const uint64_t *) set : 0, kernel = mask;
+	bool blocked_before = THIS.signal_blocked;
+	if (how != SIG_UNBLOCK)
+		kernel &= ~preemption;
+	if (set && preemption) {
+		if (how == SIG_SETMASK)
+			THIS.signal_blocked = (mask & preemption) != 0;
+		else if (mask & preemption)
+			THIS.signal_blocked = how == SIG_BLOCK;
+		THIS.mask_changed = 1;
+	}
+	long result = raw_mask(how, set ? &kernel : NULL, &before);
+	if (set && preemption && !THIS.is_virtual && gotcha_callbacks.mask_changing) {
+		uint64_t now;
+		raw_mask(SIG_BLOCK, NULL, &now);
+		gotcha_callbacks.mask_changing(now);
+	}
+	if (old) {
+		memset(old, 0, sizeof *old);
+		*(uint64_t *) old = blocked_before ? before | preemption : before;
+	}
+	deferred_leave();
+	return -result;
+}
+
+static int signals_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
+	return change_mask(how, set, old);
+}
+
+/* errno of whoever calls: the libset's, or base's. */
+static int with_errno(int error) {
+	if (!error)
+		return 0;
+	*gotcha_base_errno() = error;
+	errno_out();
+	return -1;
+}
+
+static int signals_sigprocmask(int how, const sigset_t *set, sigset_t *old) {
+	return with_errno(change_mask(how, set, old));
+}
+
+static int change_one(int how, int signal) {
+	sigset_t set;
+	memset(&set, 0, sizeof set);
+	if (signal < 1 || signal >= NSIG)
+		return with_errno(EINVAL);
+	*(uint64_t *) &set = bit(signal);
+	return with_errno(change_mask(how, &set, NULL));
+}
+
+static int signals_sighold(int signal) {
+	return change_one(SIG_BLOCK, signal);
+}
+
+static int signals_sigrelse(int signal) {
+	return change_one(SIG_UNBLOCK, signal);
+}
+
+static sighandler_t signals_sigset(int signal, sighandler_t handler) {
+	if (handler == SIG_HOLD)
+		return change_one(SIG_BLOCK, signal) ? SIG_ERR : SIG_HOLD;
+	sighandler_t before = set_handler(signal, handler, 0);
+	if (before != SIG_ERR)
+		change_one(SIG_UNBLOCK, signal);
+	return before;
+}
+
+static int old_style_mask(int how, int low) {
+	sigset_t set, old;
+	memset(&set, 0, sizeof set);
+	*(uint64_t *) &set = (unsigned) low;
+	return with_errno(change_mask(how, &set, &old)) ? -1 : (int) *(uint64_t *) &old;
+}
+
+static int signals_sigblock(int low) {
+	return old_style_mask(SIG_BLOCK, low);
+}
+
+static int signals_sigsetmask(int low) {
+	return old_style_mask(SIG_SETMASK, low);
+}
+
+int libgotcha_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
+	return BASE(PTHREAD_SIGMASK, int(int, const sigset_t *, sigset_t *))(how, set, old);
+}
+
+/* ------------------------------------------------------------------ waiting for signals */
+
+static int signals_sigsuspend(const sigset_t *program_mask) {
+	sigset_t mask;
+	memset(&mask, 0, sizeof mask);
+	*(uint64_t *) &mask = gotcha_kernel_mask(program_mask);
+	bool blocked = THIS.signal_blocked;
+	THIS.signal_blocked = is_launching_thread() && (*(const uint64_t *) program_mask & bit(gotcha_preemption_signal));
+	void *function = in_libset() ? libc_copy(THIS.set, rows[SIGSUSPEND].base) : rows[SIGSUSPEND].base;
+	uint64_t handled = THIS.program_signals;
+	int result;
+	do
+		result = ((int (*)(const sigset_t *)) function)(&mask);
+	while (THIS.program_signals == handled);
+	THIS.signal_blocked = blocked;
+	return result;
+}
+
+static int64_t monotonic_ns(void) {
+	struct timespec now;
+	long result;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_clock_gettime), "D" (CLOCK_MONOTONIC), "S" (&now) : "rcx", "r11", "memory");
+	return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+/* Returns the signal, or a negative errno value. The preemption signal, if waited for, is blocked in
+ * the kernel meanwhile, as the program believes it is; expiries of our own are told apart. */
+static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec *timeout) {
+	uint64_t mask = *(const uint64_t *) set, preemption = is_launching_thread() ? mask & bit(gotcha_preemption_signal) : 0;
+	int64_t deadline = timeout ? monotonic_ns() + timeout->tv_sec * 1000000000ll + timeout->tv_nsec : 0;
+	siginfo_t found;
+	for (;;) {
+		struct timespec left = { 0 };
+		if (timeout) {
+			int64_t ns = deadline - monotonic_ns();
+			left = ns > 0 ? (struct timespec) { ns / 1000000000, ns % 1000000000 } : (struct timespec) { 0 };
+		}
+		uint64_t saved, own_before = THIS.own_signals;
+		if (preemption)
+			raw_mask(SIG_BLOCK, &preemption, &saved);
+		long result;
+		register long size __asm__("r10") = sizeof mask;
+		__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigtimedwait), "D" (&mask), "S" (&found),
+			"d" (timeout ? &left : NULL), "r" (size) : "rcx", "r11", "memory");
+		bool expiry = preemption && result == gotcha_preemption_signal
+			&& gotcha_callbacks.is_own_signal && gotcha_callbacks.is_own_signal(&found);
+		if (expiry) {
+			deferred_enter();
+			THIS.pending = 1;
+		}
+		if (preemption)
+			raw_mask(SIG_SETMASK, &saved, NULL);
+		if (expiry) {
+			deferred_leave();
+			continue;
+		}
+		if (result == -EINTR && THIS.own_signals != own_before)
+			continue;
+		if (result > 0 && info)
+			*info = found;
+		return result;
+	}
+}
+
+static int signals_sigwait(const sigset_t *set, int *signal) {
+	int result;
+	do
+		result = wait_for(set, NULL, NULL);
+	while (result == -EINTR);
+	if (result < 0)
+		return -result;
+	*signal = result;
+	return 0;
+}
+
+static int signals_sigwaitinfo(const sigset_t *set, siginfo_t *info) {
+	int result = wait_for(set, info, NULL);
+	return result < 0 ? with_errno(-result) : result;
+}
+
+static int signals_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout) {
+	int result = wait_for(set, info, timeout);
+	return result < 0 ? with_errno(-result) : result;
+}
+
+/* ------------------------------------------------------------------ start */
+
+void libgotcha_set_preemption_signal(int signal) {
+	gotcha_preemption_signal = signal;
+}
+
+/* Context: base, under the lock, after the policy table is bound and before interception. */
+int gotcha_signals_init(void) {
+	for (int signal = 1; signal < NSIG; signal++) {
+		struct sigaction action;
+		/* 32 and 33 are the C library's own: it refuses */
+		if (signal == SIGKILL || signal == SIGSTOP || libgotcha_sigaction(signal, NULL, &action))
+			continue;
+		bool reserved = signal == gotcha_preemption_signal;
+		if (!is_handler(&action) && !is_fault(signal) && !reserved)
+			continue;
+		dispositions[signal] = (struct disposition) { action, NULL, true };
+		struct sigaction kernel = kernel_action(signal, &action);
+		if (!reserved && libgotcha_sigaction(signal, &kernel, NULL))
+			return gotcha_fail(errno, "sigaction %d: %s", signal, strerror(errno));
+	}
+	return 0;
+}
+
+static struct row rows[] = {
+	[SIGACTION] = { "sigaction", signals_sigaction, true },
+	[SIGNAL] = { "signal", signals_signal, true },
+	[SYSV_SIGNAL] = { "__sysv_signal", signals_sysv_signal, true },
+	[SIGSET] = { "sigset", signals_sigset, true },
+	[SIGIGNORE] = { "sigignore", signals_sigignore, true },
+	[SIGINTERRUPT] = { "siginterrupt", signals_siginterrupt, true },
+	[PTHREAD_SIGMASK] = { "pthread_sigmask", signals_pthread_sigmask, true },
+	[SIGPROCMASK] = { "sigprocmask", signals_sigprocmask, true },
+	[SIGHOLD] = { "sighold", signals_sighold, true },
+	[SIGRELSE] = { "sigrelse", signals_sigrelse, true },
+	[SIGBLOCK] = { "sigblock", signals_sigblock, true },
+	[SIGSETMASK] = { "sigsetmask", signals_sigsetmask, true },
+	[SIGSUSPEND] = { "sigsuspend", signals_sigsuspend, true },
+	[SIGWAIT] = { "sigwait", signals_sigwait, true },
+	[SIGWAITINFO] = { "sigwaitinfo", signals_sigwaitinfo, true },
+	[SIGTIMEDWAIT] = { "sigtimedwait", signals_sigtimedwait, true },
+};
+struct rows gotcha_rows_signals = { rows, lengthof(rows) };

@@ -1,0 +1,443 @@
+//! The public types, and the only generic code: it packs what depends on types, and hands the rest on.
+
+use crate::error::Error;
+use crate::preempt;
+use crate::task::{self, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
+use std::thread;
+use std::time::Duration;
+
+/// A preemptible function: finished, or where it stopped.
+///
+/// # Cancellation
+///
+/// Dropping a [`Linger::Continuation`] cancels the function: it never goes on. If it had started, its stack,
+/// thread-locals and captures are *abandoned*, which means leaked: something outside may still point at
+/// them, as when a thread ends without running its destructors. So is the heap memory that it
+/// holds. Its libset is rolled back and used again. After 10,000 abandoned functions launching fails with
+/// [`Error::TooManyAbandoned`]; see [`Linger::reclaim`].
+#[derive(Debug)]
+#[must_use = "dropping it cancels the function"]
+pub enum Linger<'a, T> {
+    /// The function has returned this.
+    Completion(T),
+    /// The function has not returned; [`resume`] lets it go on.
+    Continuation(Continuation<'a, T>),
+    /// The function has panicked or ended its thread, and its outcome was reported.
+    Poison,
+}
+
+/// Where a preemptible function stopped.
+///
+/// It is not bound to a kernel thread: another one can resume it.
+pub struct Continuation<'a, T> {
+    task: NonNull<Task>,
+    /// Where the function's outcome will be.
+    outcome: NonNull<Outcome<T>>,
+    /// Drops the function and frees what `outcome` points to, before the function has run.
+    discard: unsafe fn(*mut c_void),
+    /// Frees what `outcome` points to, after the outcome was taken.
+    free: unsafe fn(*mut c_void),
+    captures: PhantomData<&'a mut ()>,
+    result: PhantomData<T>,
+}
+
+// SAFETY: the function was Send when it was launched and so is what it returns (launch's bounds); the
+// task is nobody else's, and not bound to a kernel thread.
+unsafe impl<T: Send> Send for Continuation<'_, T> {}
+// SAFETY: a shared reference lets one read the state that the last stop left, which nobody changes.
+unsafe impl<T: Send> Sync for Continuation<'_, T> {}
+
+type Outcome<T> = MaybeUninit<thread::Result<T>>;
+
+/// What a function needs and leaves. The outcome comes first, so that its address does not depend on `F`.
+#[repr(C)]
+struct Payload<F, T> {
+    outcome: Outcome<T>,
+    function: MaybeUninit<F>,
+}
+
+/// Runs the function.
+///
+/// Context: the function's stack and TCB, its libset, preemption open.
+unsafe extern "C" fn call<F: FnOnce() -> T, T>(payload: *mut c_void) {
+    let payload: *mut Payload<F, T> = payload.cast();
+    // SAFETY: prepared with a payload of this type, whose function is moved out here, once.
+    unsafe {
+        let function = (*payload).function.assume_init_read();
+        (*payload).outcome.write(catch_unwind(AssertUnwindSafe(function)));
+    }
+}
+
+unsafe fn discard_in_place<F, T>(payload: *mut c_void) {
+    // SAFETY: the function was not moved out (Continuation::discard's meaning).
+    unsafe { (*payload.cast::<Payload<F, T>>()).function.assume_init_drop() }
+}
+
+unsafe fn discard_boxed<F, T>(payload: *mut c_void) {
+    // SAFETY: as above, and the payload came from Box::into_raw.
+    unsafe {
+        let mut payload = Box::from_raw(payload.cast::<Payload<F, T>>());
+        payload.function.assume_init_drop();
+    }
+}
+
+unsafe fn free_boxed<F, T>(payload: *mut c_void) {
+    // SAFETY: the payload came from Box::into_raw.
+    drop(unsafe { Box::from_raw(payload.cast::<Payload<F, T>>()) });
+}
+
+unsafe fn free_in_place(_payload: *mut c_void) {}
+
+/// Our own code: preemption deferred, calls go to the starting libset.
+struct BracketGuard(*mut *mut c_void);
+
+impl BracketGuard {
+    #[inline]
+    fn enter() -> Self {
+        // SAFETY: left by Drop, on the same TCB.
+        BracketGuard(unsafe { gotcha::libgotcha_enter() })
+    }
+}
+
+impl Drop for BracketGuard {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: undoes enter.
+        unsafe { gotcha::libgotcha_leave(self.0) }
+    }
+}
+
+/// Runs `function` on the calling kernel thread for at most `budget_us` microseconds.
+///
+/// Returns when the function has returned, has called [`pause`], or its time is up, whichever comes first.
+/// A budget of 0 prepares the function without running it; `u64::MAX` sets no limit. Closures may capture
+/// by reference.
+///
+/// To the function it looks as if it ran on a thread of its own: thread-locals are fresh, and run their
+/// destructors when it returns. Arguments, heap, files, environment and process are the caller's. See
+/// the crate's documentation.
+///
+/// # Errors
+///
+/// [`Error::TooManyLibsets`] if all libsets hold unfinished functions; [`Error::Unsupported`] on a system
+/// that the library does not know; [`Error::Os`]; [`Error::Ended`] if the function ended its thread.
+///
+/// # Panics
+///
+/// A panic of the function goes on in the caller.
+///
+/// # Soundness
+///
+/// `F` and `T` are `Send` because the function has its own thread-locals, and may be resumed by another
+/// kernel thread. The continuation keeps the captures' borrows alive; if it is forgotten the function
+/// never runs again.
+///
+/// # Examples
+///
+/// ```
+/// use inger::{Linger, launch};
+///
+/// let words = ["lightweight", "preemptible", "functions"];
+/// match launch(|| words.concat().len(), 1_000_000)? {
+///     Linger::Completion(length) => assert_eq!(length, 31),
+///     _ => println!("not done within a second"),
+/// }
+/// # Ok::<(), inger::Error>(())
+/// ```
+///
+/// Source: section 2 of "Lightweight Preemptible Functions" (USENIX ATC 2020).
+pub fn launch<'a, T, F>(function: F, budget_us: u64) -> Result<Linger<'a, T>, Error>
+where
+    T: Send + 'a,
+    F: FnOnce() -> T + Send + 'a,
+{
+    let _bracket = BracketGuard::enter();
+    task::init()?;
+    let task = Task::take()?;
+    let size_bytes = size_of::<Payload<F, T>>().next_multiple_of(64);
+    let fits = size_bytes <= LARGEST_PAYLOAD_BYTES && align_of::<Payload<F, T>>() <= 64;
+    // SAFETY: the task is ours and idle. In place, the payload lies at the top of its stack, below which the
+    // function's frames begin.
+    let continuation = unsafe {
+        let payload: *mut Payload<F, T> = if fits {
+            let top = (*task).stack.top();
+            top.sub(size_bytes).map_addr(|address| address & !63).cast()
+        } else {
+            Box::into_raw(Box::<Payload<F, T>>::new_uninit()).cast()
+        };
+        (&raw mut (*payload).function).write(MaybeUninit::new(function));
+        let reserved_bytes = if fits { size_bytes + 64 } else { 0 };
+        Task::prepare(task, call::<F, T>, payload.cast(), reserved_bytes);
+        Continuation {
+            task: NonNull::new_unchecked(task),
+            outcome: NonNull::new_unchecked(payload).cast(),
+            discard: if fits { discard_in_place::<F, T> } else { discard_boxed::<F, T> },
+            free: if fits { free_in_place } else { free_boxed::<F, T> },
+            captures: PhantomData,
+            result: PhantomData,
+        }
+    };
+    if budget_us == 0 { Ok(Linger::Continuation(continuation)) } else { continuation.go_on(budget_us) }
+}
+
+/// Lets an unfinished function go on for at most `budget_us` microseconds.
+///
+/// Returns when it has returned, has called [`pause`], or its time is up. Does nothing if it has
+/// completed, or if the budget is 0. `u64::MAX` sets no limit.
+///
+/// # Errors
+///
+/// [`Error::Ended`] if the function ended its thread, which leaves [`Linger::Poison`]; [`Error::Os`] if this
+/// kernel thread cannot get a timer.
+///
+/// # Panics
+///
+/// A panic of the function goes on in the caller, and leaves [`Linger::Poison`].
+///
+/// # Examples
+///
+/// ```
+/// use inger::{launch, pause, resume};
+///
+/// let mut linger = launch(|| { pause(); 7 }, u64::MAX)?;
+/// assert!(linger.yielded());
+/// assert!(resume(&mut linger, u64::MAX)?.is_completion());
+/// # Ok::<(), inger::Error>(())
+/// ```
+pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) -> Result<&'l mut Linger<'a, T>, Error> {
+    if budget_us == 0 || !linger.is_continuation() {
+        return Ok(linger);
+    }
+    // Poison stays behind if the function panics.
+    let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else {
+        return Ok(linger);
+    };
+    let _bracket = BracketGuard::enter();
+    *linger = continuation.go_on(budget_us)?;
+    Ok(linger)
+}
+
+impl<'a, T> Continuation<'a, T> {
+    /// Context: bracketed.
+    fn go_on(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
+        let task = self.task.as_ptr();
+        // SAFETY: the task is this continuation's, prepared or stopped.
+        match unsafe { Task::run(task, budget_us) }? {
+            Stop::Paused | Stop::Preempted => Ok(Linger::Continuation(self)),
+            Stop::Ended => Err(Error::Ended),
+            Stop::Completed => {
+                let this = std::mem::ManuallyDrop::new(self);
+                // SAFETY: the function has completed, so it has written its outcome, which is moved out
+                // here, once; the task is not used after it was released.
+                let outcome = unsafe {
+                    let outcome = this.outcome.as_ref().assume_init_read();
+                    (this.free)(this.outcome.as_ptr().cast());
+                    Task::release(task);
+                    outcome
+                };
+                match outcome {
+                    Ok(result) => Ok(Linger::Completion(result)),
+                    Err(panic) => resume_unwind(panic),
+                }
+            }
+        }
+    }
+
+    fn has_started(&self) -> bool {
+        // SAFETY: the task is this continuation's.
+        unsafe { self.task.as_ref().state != State::Prepared }
+    }
+
+    /// # Safety
+    ///
+    /// The function has not started, and the continuation is not used again.
+    unsafe fn discard_unstarted(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (self.discard)(self.outcome.as_ptr().cast());
+            Task::release(self.task.as_ptr());
+        }
+    }
+}
+
+impl<T> Drop for Continuation<'_, T> {
+    fn drop(&mut self) {
+        let _bracket = BracketGuard::enter();
+        // SAFETY: the task is this continuation's, not running, and not used again. What has started is
+        // abandoned, so that whatever points into it stays valid.
+        unsafe {
+            if self.has_started() {
+                Task::abandon(self.task.as_ptr());
+            } else {
+                self.discard_unstarted();
+            }
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Continuation<'_, T> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // SAFETY: the task is this continuation's.
+        formatter.debug_struct("Continuation").field("state", unsafe { &self.task.as_ref().state }).finish()
+    }
+}
+
+impl<'a, T> Linger<'a, T> {
+    /// Has the function returned?
+    pub fn is_completion(&self) -> bool {
+        matches!(self, Linger::Completion(_))
+    }
+
+    /// Can the function go on?
+    pub fn is_continuation(&self) -> bool {
+        matches!(self, Linger::Continuation(_))
+    }
+
+    /// Did the function stop last because it called [`pause`]?
+    pub fn yielded(&self) -> bool {
+        // SAFETY: the task is this continuation's.
+        matches!(self, Linger::Continuation(continuation)
+            if unsafe { continuation.task.as_ref().state } == State::Stopped(Stop::Paused))
+    }
+
+    /// The function's result, if it has returned.
+    pub fn completion(self) -> Option<T> {
+        match self {
+            Linger::Completion(result) => Some(result),
+            _ => None,
+        }
+    }
+
+    /// The same, as a type that does not name the function: it never does here. For source compatibility.
+    pub fn erase(self) -> Self {
+        self
+    }
+
+    /// Cancels the function and uses its stack, thread-locals and libset again.
+    ///
+    /// Unlike dropping, this leaks nothing but what the function had on the heap and the
+    /// descriptors that it had open. A function that had not started is dropped.
+    ///
+    /// # Safety
+    ///
+    /// Nothing outside points into the function's frames, thread-locals or captures: no scoped thread that
+    /// it started still runs, no intrusive list or pinned future that others know lies on its stack.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let linger = inger::launch(|| loop { std::hint::spin_loop() }, 1_000)?;
+    /// // SAFETY: the loop has shared nothing.
+    /// unsafe { linger.reclaim() };
+    /// # Ok::<(), inger::Error>(())
+    /// ```
+    pub unsafe fn reclaim(self) {
+        let Linger::Continuation(continuation) = self else { return };
+        let mut continuation = std::mem::ManuallyDrop::new(continuation);
+        let _bracket = BracketGuard::enter();
+        // SAFETY: the task is this continuation's and not used again; the caller's promise.
+        unsafe {
+            if continuation.has_started() {
+                Task::reclaim(continuation.task.as_ptr());
+                (continuation.free)(continuation.outcome.as_ptr().cast());
+            } else {
+                continuation.discard_unstarted();
+            }
+        }
+    }
+}
+
+/// Stops the preemptible function that calls it, as if its time were up.
+///
+/// Its launcher goes on, and may [`resume`] it. Outside a preemptible function it does nothing.
+pub fn pause() {
+    let _bracket = BracketGuard::enter();
+    if in_function() {
+        // SAFETY: a function is running on this kernel thread, and this is its code.
+        unsafe { Task::stop_current(Stop::Paused) };
+    }
+}
+
+/// Is this the code of a preemptible function?
+pub(crate) fn in_function() -> bool {
+    // SAFETY: the state of the current TCB is always there.
+    unsafe { (*gotcha::this()).is_virtual != 0 }
+}
+
+/// Runs `function` for at most `limit`, and cancels it if it has not returned by then.
+///
+/// # Errors
+///
+/// [`Error::TimedOut`] if the time was up, or the function called [`pause`]; else as [`launch`].
+///
+/// # Panics
+///
+/// A panic of the function goes on in the caller.
+///
+/// # Cancellation
+///
+/// As by dropping a [`Linger`].
+///
+/// # Examples
+///
+/// ```
+/// use inger::{Error, timeout};
+/// use std::time::Duration;
+///
+/// assert_eq!(timeout(Duration::from_secs(10), || 6 * 7), Ok(42));
+/// assert_eq!(timeout(Duration::from_millis(2), || loop { std::hint::spin_loop() }), Err::<(), _>(Error::TimedOut));
+/// ```
+pub fn timeout<'a, T, F>(limit: Duration, function: F) -> Result<T, Error>
+where
+    T: Send + 'a,
+    F: FnOnce() -> T + Send + 'a,
+{
+    // Rounded up: never early. MAX would mean no limit, as such a Duration does.
+    let budget_us = u64::try_from(limit.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+    launch(function, budget_us)?.completion().ok_or(Error::TimedOut)
+}
+
+/// Runs `section` without preemption: a timeout that comes meanwhile takes effect right after it.
+///
+/// For code that takes a lock which the caller of [`launch`] takes too. Nests; costs a few ns. Outside a
+/// preemptible function it just runs the section.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Mutex;
+///
+/// let log = Mutex::new(Vec::new());
+/// inger::launch(|| inger::no_preempt(|| log.lock().unwrap().push("inside")), 1_000)?;
+/// log.lock().unwrap().push("outside");
+/// # Ok::<(), inger::Error>(())
+/// ```
+pub fn no_preempt<T>(section: impl FnOnce() -> T) -> T {
+    struct DeferGuard;
+    impl Drop for DeferGuard {
+        fn drop(&mut self) {
+            preempt::undefer();
+        }
+    }
+    preempt::defer();
+    let _guard = DeferGuard;
+    section()
+}
+
+/// How many functions can be unfinished at the same time.
+///
+/// An upper bound until the limit has been met once: what the system grants is known only then.
+pub fn concurrency_limit() -> usize {
+    // SAFETY: may be called at any time.
+    unsafe { gotcha::libgotcha_group_limit() }
+}
+
+/// The clock that budgets are measured by: CLOCK_MONOTONIC, in ns.
+pub fn nsnow() -> u64 {
+    libsignal::now_ns(libsignal::Clock::Monotonic)
+}

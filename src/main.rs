@@ -1,0 +1,5 @@
+//! Prints libinger.h.
+
+fn main() {
+    print!("{}", include_str!("../include/libinger.h"));
+}

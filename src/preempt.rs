@@ -1,0 +1,438 @@
+//! All code that decides about preemption: the signal handler, and the points at which a deferred
+//! preemption is made up for.
+//!
+//! Preemption is deferred while the current TCB's `defer` is not 0, which it never is on a kernel thread's
+//! own. Our own code runs deferred throughout; so a handler that finds `defer` at 0 has interrupted the
+//! function's own code, or the few instructions in [`raw::return_window`].
+
+use crate::deadline;
+use crate::error::Error;
+use crate::task::{self, Stop, Task};
+use crate::thread::{HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
+use gotcha::libgotcha_callbacks;
+use libc::{c_int, c_void, siginfo_t, ucontext_t};
+use libsignal::{Action, Disposition, Flags, SignalSet};
+use libtimetravel::raw::{self, Gate, Return};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Tells the layer below which signal is ours; before it looks at the program's dispositions.
+pub(crate) fn reserve_signal() {
+    // SAFETY: only stores the number.
+    unsafe { gotcha::libgotcha_set_preemption_signal(PREEMPTION_SIGNAL.number()) };
+}
+
+pub(crate) fn init() -> Result<(), Error> {
+    let callbacks = libgotcha_callbacks {
+        take_pending: Some(take_pending),
+        forking: Some(before_fork),
+        fork_done: Some(after_fork),
+        forked: Some(in_fork_child),
+        mask_changing: Some(note_mask),
+        leave_function: Some(end_function),
+        is_own_signal: Some(is_own_signal),
+        fault: Some(report_overflow),
+    };
+    // RESTART: a preemption must not make the function's system calls fail. NODEFER and an empty mask:
+    // the handler is left by a switch of stacks, which would leave the signal blocked. No ONSTACK: what is
+    // paused stays on the function's own stack.
+    let action = Action {
+        disposition: Disposition::Handler(on_signal),
+        flags: Flags::RESTART | Flags::NODEFER,
+        mask: SignalSet::empty(),
+    };
+    // SAFETY: the callbacks and the handler are written for the contexts that they are called in.
+    unsafe {
+        gotcha::libgotcha_set_callbacks(&callbacks);
+        match libsignal::set_action(PREEMPTION_SIGNAL, &action) {
+            Ok(_) => Ok(()),
+            Err(errno) => Err(Error::Os { operation: "rt_sigaction", errno: errno.0 }),
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- the gate
+
+/// The gate of the current TCB: `defer` and `pending` of its state.
+fn gate() -> *mut Gate {
+    const {
+        let defer = std::mem::offset_of!(gotcha::libgotcha_thread, defer);
+        assert!(std::mem::offset_of!(gotcha::libgotcha_thread, pending) == defer + std::mem::offset_of!(Gate, pending));
+    }
+    // SAFETY: the state of the current TCB is always there; the layouts agree.
+    unsafe { (&raw mut (*gotcha::this()).defer).cast() }
+}
+
+/// Lets the function that has just been entered be preempted.
+pub(crate) fn open() {
+    undefer();
+}
+
+/// From here on the function that ends is not preempted, whatever it left deferred.
+///
+/// Context: a function's stack and TCB, its libset. Afterwards: the starting libset.
+pub(crate) fn close() {
+    // SAFETY: the state of the current TCB; the bracket is never left, the function has ended.
+    unsafe {
+        gotcha::libgotcha_enter();
+        (*gate()).defer = 1;
+    }
+}
+
+/// Defers preemption; nests.
+#[inline]
+pub(crate) fn defer() {
+    // SAFETY: the state of the current TCB is always there. Volatile: a handler reads it.
+    unsafe {
+        let defer = &raw mut (*gotcha::this()).defer;
+        defer.write_volatile(defer.read_volatile() + 1);
+    }
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Ends the innermost [`defer`], and makes up for a preemption that it put off.
+#[inline]
+pub(crate) fn undefer() {
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+    // SAFETY: as in defer.
+    unsafe {
+        let gate = gate();
+        let defer = &raw mut (*gate).defer;
+        defer.write_volatile(defer.read_volatile() - 1);
+        if defer.read_volatile() == 0 && (&raw const (*gate).pending).read_volatile() != 0 {
+            gotcha::libgotcha_take_pending();
+        }
+    }
+}
+
+/// A preemption was put off and can now be made up for.
+///
+/// Context: a function's stack, TCB and libset, preemption open. May come back on another kernel thread.
+unsafe extern "C" fn take_pending() {
+    // SAFETY: called on a function's TCB: with preemption open the owner is this kernel thread and a
+    // function is running. The bracket is undone by hand, because leaving it would call this again.
+    unsafe {
+        loop {
+            let table = gotcha::libgotcha_enter();
+            (*gotcha::this()).pending = 0;
+            make_up(Thread::current());
+            let state = gotcha::this();
+            (&raw mut (*state).table).write_volatile(table);
+            std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+            let defer = &raw mut (*state).defer;
+            defer.write_volatile(defer.read_volatile() - 1);
+            if (&raw const (*state).pending).read_volatile() == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// Stops the function if a deadline has passed, else sees to it that the timer will tell.
+unsafe fn make_up(thread: *mut Thread) {
+    // SAFETY: take_pending and on_signal pass this kernel thread, with preemption deferred.
+    unsafe {
+        let now_ns = deadline::now_ns();
+        let deadline_ns = (*thread).deadline_ns.load(Relaxed);
+        if now_ns >= deadline_ns {
+            Task::stop_expired(thread, now_ns);
+        } else if !(*thread).alarm().covers(deadline_ns) {
+            (*thread).alarm().arm(now_ns, deadline_ns);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- the handler
+
+/// Where an interruption cannot be used, look again after this long. Never "as soon as possible": the
+/// signal is not masked in its handler, and frames would pile up.
+const RETRY_NS: u64 = 20_000;
+/// A handler that comes early by less than this waits; otherwise it arms the timer again.
+const LONGEST_WAIT_NS: u64 = 3_000;
+
+/// What to do with an expiry that interrupted a function.
+enum Verdict {
+    Preempt,
+    /// Not now: arm the timer for then.
+    LookAgainAt(u64),
+}
+
+/// May the interrupted code be preempted here and now?
+///
+/// The conditions, besides that the signal is our timer's and that preemption is not deferred:
+///  1. It is not just being resumed: to preempt it there would pile up signal frames.
+///  2. The deadline has passed. One that is very near is waited for.
+///  3. The code is not the dynamic linker's or base's copy of a library, reached through a pointer that
+///     the program stored before interception: it may hold the process's locks.
+///  4. It is not on the kernel thread's alternate signal stack, which cannot be left occupied.
+///
+/// Rejected: looking at the instruction itself, or at the frames above. The libset makes every other
+/// point safe.
+unsafe fn judge(thread: *mut Thread, uc: *const ucontext_t, now_ns: u64) -> Verdict {
+    // SAFETY: the kernel's frame; the thread is this one.
+    let (pc, sp, stack, deadline_ns) = unsafe {
+        let registers = &(*uc).uc_mcontext.gregs;
+        let deadline_ns = (*thread).deadline_ns.load(Relaxed);
+        (
+            registers[libc::REG_RIP as usize] as usize,
+            registers[libc::REG_RSP as usize] as usize,
+            (*uc).uc_stack,
+            deadline_ns,
+        )
+    };
+    if raw::return_window().contains(&pc) {
+        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+    }
+    if now_ns < deadline_ns {
+        if deadline_ns - now_ns > LONGEST_WAIT_NS {
+            return Verdict::LookAgainAt(deadline_ns);
+        }
+        while deadline::now_ns() < deadline_ns {
+            std::hint::spin_loop();
+        }
+    }
+    // SAFETY: compares addresses only.
+    if unsafe { gotcha::libgotcha_is_shared_code(pc) } {
+        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+    }
+    let alternate = stack.ss_flags & libc::SS_DISABLE == 0;
+    if alternate && sp.wrapping_sub(stack.ss_sp as usize) < stack.ss_size {
+        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+    }
+    Verdict::Preempt
+}
+
+/// The handler of the preemption signal.
+///
+/// Context: any stack, TCB and libset; allocates nothing, takes no lock, calls nothing that is
+/// intercepted. If it interrupted a function's own code it may switch away, and come back on another
+/// kernel thread.
+unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let uc: *mut ucontext_t = context.cast();
+    // SAFETY: the arguments are the kernel's; the state of the current TCB is always there.
+    unsafe {
+        let state = gotcha::this();
+        let deferred = (&raw const (*state).defer).read_volatile() != 0;
+        if !deferred {
+            (&raw mut (*state).defer).write_volatile(1);
+            std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        }
+        // Read only now: before, a nested signal might have moved this function to another kernel thread.
+        let thread = Thread::current();
+        if thread.is_null() || !libsignal::is_timer_expiry(&*info, thread as usize) {
+            on_foreign_signal(signal, info, uc, thread);
+        } else {
+            (*state).own_signals += 1;
+            let now_ns = deadline::now_ns();
+            (*thread).alarm().expired(now_ns);
+            if deferred { note_expiry(thread, now_ns) } else { on_expiry(thread, uc, now_ns) }
+        }
+        if !deferred {
+            return_to_function(uc);
+        }
+    }
+}
+
+/// Our timer, at a moment at which preemption is deferred, or nothing runs.
+unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
+    // SAFETY: the thread is this one.
+    unsafe {
+        let deadline_ns = (*thread).deadline_ns.load(Relaxed);
+        let current = (*thread).current.load(Relaxed);
+        if now_ns < deadline_ns {
+            (*thread).alarm().arm(now_ns, deadline_ns);
+        } else if !current.is_null() {
+            Task::set_pending(current);
+        }
+    }
+}
+
+/// Our timer, in a function's own code.
+unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) {
+    // SAFETY: the frame is the kernel's; the thread is this one; preemption was open, so a function runs.
+    unsafe {
+        match judge(thread, uc, now_ns) {
+            Verdict::LookAgainAt(at_ns) => (*thread).alarm().arm(now_ns, at_ns),
+            Verdict::Preempt => leave_from_handler(thread, uc),
+        }
+    }
+}
+
+/// The signal mask that the interrupted code ran with.
+unsafe fn frame_mask(uc: *const ucontext_t) -> SignalSet {
+    // SAFETY: the kernel's frame; its mask is 64 bits at the start of the field.
+    SignalSet::from_bits(unsafe { (&raw const (*uc).uc_sigmask).cast::<u64>().read() })
+}
+
+/// Stops the function from within its signal handler; returns when it is resumed.
+unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
+    // SAFETY: on_expiry's context.
+    unsafe {
+        let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
+        let own_mask = frame_mask(uc) != launcher_mask;
+        if own_mask {
+            libsignal::set_thread_mask(&launcher_mask);
+        }
+        Task::stop_expired(thread, deadline::now_ns());
+        if own_mask {
+            // Returning by rt_sigreturn will install the frame's alternate stack; this may be another
+            // kernel thread, with another one.
+            if let Ok(stack) = libsignal::alternate_stack() {
+                (*uc).uc_stack = stack;
+            }
+        }
+    }
+}
+
+/// Leaves the handler for the function's own code.
+unsafe fn return_to_function(uc: *mut ucontext_t) {
+    // SAFETY: on_signal's context: the frame is the kernel's and below us on this stack, preemption is
+    // deferred by us, and nothing on the stack in between needs to be dropped.
+    unsafe {
+        loop {
+            let thread = Thread::current();
+            let own_mask = frame_mask(uc).bits() != (*thread).mask.load(Relaxed);
+            raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
+            // A preemption became pending while the gate was closed.
+            (*gotcha::this()).pending = 0;
+            let now_ns = deadline::now_ns();
+            let thread = Thread::current();
+            if now_ns >= (*thread).deadline_ns.load(Relaxed) {
+                leave_from_handler(thread, uc);
+            } else {
+                make_up(thread);
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- the program's own signals
+
+/// A signal of the same number that is not our timer's goes to the program, unless it has it blocked.
+unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut ucontext_t, thread: *mut Thread) {
+    // SAFETY: on_signal's context and arguments.
+    unsafe {
+        if gotcha::libgotcha_forward_signal(signal, info, uc.cast()) || thread.is_null() {
+            return;
+        }
+        if (*thread).current.load(Relaxed).is_null() {
+            // Blocked in the kernel too, once the handler returns, and pending there again.
+            (&raw mut (*uc).uc_sigmask)
+                .cast::<u64>()
+                .write(frame_mask(uc).union(&SignalSet::single(PREEMPTION_SIGNAL)).bits());
+            let blocked = SignalSet::single(PREEMPTION_SIGNAL);
+            libsignal::block(&blocked);
+            (*thread).mask_is_blocked.store(true, Relaxed);
+            let _ = libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &*info);
+        } else {
+            let held = &mut *(*thread).held.get();
+            // Ordinary signals of one number do not queue: more than a few need not be kept.
+            if held.len() < HELD_SIGNALS {
+                held.push(*info);
+            }
+        }
+    }
+}
+
+/// Back in the launcher: what arrived while a function ran and the program had it blocked is made pending.
+///
+/// # Safety
+///
+/// `thread` is this kernel thread.
+pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
+    // SAFETY: the caller's promise; with the signal blocked no handler uses the list.
+    unsafe {
+        if !(*thread).current.load(Relaxed).is_null() {
+            return;
+        }
+        libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
+        (*thread).mask_is_blocked.store(true, Relaxed);
+        for info in (*(*thread).held.get()).drain(..) {
+            let _ = libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &info);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- callbacks
+
+unsafe extern "C" fn is_own_signal(info: *const siginfo_t) -> bool {
+    let thread = Thread::current();
+    // SAFETY: the caller passes a siginfo_t that the kernel filled.
+    !thread.is_null() && unsafe { libsignal::is_timer_expiry(&*info, thread as usize) }
+}
+
+/// The program has changed this kernel thread's mask, outside functions.
+unsafe extern "C" fn note_mask(kernel_mask: u64) {
+    let thread = Thread::current();
+    if !thread.is_null() {
+        let mut mask = SignalSet::from_bits(kernel_mask);
+        let blocked = mask.contains(PREEMPTION_SIGNAL);
+        mask.remove(PREEMPTION_SIGNAL);
+        // SAFETY: this kernel thread's record.
+        unsafe {
+            (*thread).mask.store(mask.bits(), Relaxed);
+            (*thread).mask_is_blocked.store(blocked, Relaxed);
+        }
+    }
+}
+
+/// `pthread_exit` inside a function: it ends, and its launcher is told. Does not return.
+unsafe extern "C" fn end_function(_reason: c_int) -> bool {
+    // SAFETY: called on a function's TCB; a stopped function that is never resumed.
+    unsafe {
+        gotcha::libgotcha_enter();
+        Task::stop_current(Stop::Ended);
+    }
+    std::process::abort()
+}
+
+unsafe extern "C" fn before_fork() {
+    task::lock_pool();
+}
+
+unsafe extern "C" fn after_fork() {
+    task::unlock_pool();
+}
+
+/// In the child of a fork: timers are not inherited, and the thread has another tid.
+unsafe extern "C" fn in_fork_child() {
+    task::unlock_pool();
+    let thread = Thread::current();
+    if thread.is_null() {
+        return;
+    }
+    // SAFETY: this kernel thread's record, on its own TCB.
+    unsafe {
+        // Without a timer functions run unpreempted; there is nobody to tell.
+        let _ = (*thread).make_alarm();
+        let deadline_ns = (*thread).deadline_ns.load(Relaxed);
+        (*thread).alarm().arm(deadline::now_ns(), deadline_ns);
+    }
+}
+
+/// A fault: is it a function's stack overflow? If so, says so and ends the process.
+///
+/// Context: the alternate signal stack, any TCB.
+unsafe extern "C" fn report_overflow(_signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
+    let thread = Thread::current();
+    if thread.is_null() {
+        return;
+    }
+    // SAFETY: the kernel's siginfo_t of a fault; this kernel thread's record.
+    let Some(overflow) = (unsafe { Task::overflowed(thread, (*info).si_addr() as usize) }) else {
+        return;
+    };
+    // SAFETY: on the way to abort: whatever is interrupted never goes on.
+    unsafe {
+        gotcha::libgotcha_enter();
+        let mut symbol: libc::Dl_info = std::mem::zeroed();
+        let known = libc::dladdr(overflow.function as *const c_void, &mut symbol) != 0 && !symbol.dli_sname.is_null();
+        let name =
+            if known { std::ffi::CStr::from_ptr(symbol.dli_sname).to_string_lossy() } else { "a function".into() };
+        eprintln!(
+            "inger: stack overflow in a preemptible function: {name} ({:#x}), whose stack has {} KiB",
+            overflow.function,
+            overflow.size_bytes / 1024
+        );
+        libc::abort()
+    }
+}

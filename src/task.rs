@@ -1,0 +1,527 @@
+//! One preemptible function: its state machine, and the chain of functions that run inside each other.
+//!
+//! A task owns a libset, a thread control block (TCB) and a stack, which are pooled together: a task that
+//! has ended is used again for the next launch.
+//!
+//! A running function may launch others; they form a chain, from the innermost, `Thread::current`,
+//! through `parent` to the outermost, whose parent is null. When the deadline of one of them passes, the
+//! outermost such function is stopped, with everything inside it: its `context` is then the innermost
+//! one's point, and resuming it goes on there.
+
+use crate::deadline::{self, NEVER};
+use crate::error::Error;
+use crate::preempt;
+use crate::thread::{PREEMPTION_SIGNAL, Thread};
+use gotcha::{libgotcha_tcb, libgotcha_thread};
+use libsignal::SignalSet;
+use libtimetravel::{Context, Stack, raw};
+use std::cell::UnsafeCell;
+use std::ffi::{c_long, c_void};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+/// Why `run` came back; the code of a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Stop {
+    Completed = raw::COMPLETED,
+    /// It called `pause`.
+    Paused = 1,
+    /// Its deadline passed.
+    Preempted = 2,
+    /// It ended its thread; it cannot be resumed.
+    Ended = 3,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Has a function, and has not run.
+    Prepared,
+    Running,
+    /// Can be resumed.
+    Stopped(Stop),
+    /// Has no function.
+    Idle,
+}
+
+pub(crate) type Function = unsafe extern "C" fn(*mut c_void);
+
+/// # Invariants
+///
+/// - While `state` is `Running`: `host` is the context of the `run` call that it will return to, and the
+///   state of its TCB names the kernel thread that runs it.
+/// - While `Stopped`: `innermost` is the function that goes on when it is resumed, itself or one inside
+///   it, and `context` is where.
+/// - While not `Running`, its TCB's `defer` is not 0.
+pub(crate) struct Task {
+    context: Context,
+    host: *mut Context,
+    parent: *mut Task,
+    innermost: *mut Task,
+    pub(crate) state: State,
+    /// Its own, absolute.
+    deadline_ns: u64,
+    /// The earliest of its own and those of the functions around it.
+    effective_ns: u64,
+    /// When it stopped: the clocks of the functions inside it stand still until it goes on.
+    stopped_ns: u64,
+    function: Option<Function>,
+    argument: *mut c_void,
+    stack_top: *mut u8,
+    group: c_long,
+    tcb: libgotcha_tcb,
+    tls: *mut libgotcha_thread,
+    pub(crate) stack: Stack,
+}
+
+/// Reserved for each function; memory is used as it is touched.
+const STACK_SIZE_BYTES: usize = 2 << 20;
+/// Arguments and results larger than this do not go onto the function's stack.
+pub(crate) const LARGEST_PAYLOAD_BYTES: usize = 64 << 10;
+/// How many functions may be abandoned: each keeps a few pages for good.
+const MOST_ABANDONED: usize = 10_000;
+
+static ABANDONED: AtomicUsize = AtomicUsize::new(0);
+
+/// Tasks without a function.
+static POOL: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
+
+struct Idle(*mut Task);
+// SAFETY: an idle task belongs to whoever takes it out of the pool; nothing in it is bound to a kernel thread.
+unsafe impl Send for Idle {}
+
+fn pool() -> MutexGuard<'static, Vec<Idle>> {
+    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
+struct ForkGuard(UnsafeCell<Option<MutexGuard<'static, Vec<Idle>>>>);
+// SAFETY: only the thread that holds the pool's lock uses the cell.
+unsafe impl Sync for ForkGuard {}
+static FORK_GUARD: ForkGuard = ForkGuard(UnsafeCell::new(None));
+
+/// Before a fork.
+pub(crate) fn lock_pool() {
+    let guard = pool();
+    // SAFETY: this thread holds the lock.
+    unsafe { *FORK_GUARD.0.get() = Some(guard) };
+}
+
+/// After a fork, in the parent and in the child, on the thread that called [`lock_pool`].
+pub(crate) fn unlock_pool() {
+    // SAFETY: this thread holds the lock, until the guard is dropped.
+    let guard = unsafe { (*FORK_GUARD.0.get()).take() };
+    drop(guard);
+}
+
+// ---------------------------------------------------------------------------------- life
+
+impl Task {
+    fn make() -> Result<*mut Task, Error> {
+        let group = gotcha::group_new()?;
+        let task = Task::with_group(group);
+        if task.is_err() {
+            // SAFETY: the libset was just taken, and nothing runs in it.
+            unsafe { gotcha::libgotcha_group_free(group) };
+        }
+        task
+    }
+
+    fn with_group(group: c_long) -> Result<*mut Task, Error> {
+        let stack = Stack::new(STACK_SIZE_BYTES).map_err(|error| Error::Os {
+            operation: "allocating a stack",
+            errno: error.raw_os_error().unwrap_or(libc::ENOMEM),
+        })?;
+        // SAFETY: the stack lives as long as the task, which has the TCB.
+        let tcb = unsafe { libgotcha_tcb::new(group, stack.bottom(), stack.size_bytes()) }?;
+        // SAFETY: the TCB was just made.
+        let tls = unsafe { gotcha::libgotcha_tcb_state(tcb.thread_pointer) };
+        Ok(Box::into_raw(Box::new(Task {
+            context: Context::new(tcb.thread_pointer),
+            host: null_mut(),
+            parent: null_mut(),
+            innermost: null_mut(),
+            state: State::Idle,
+            deadline_ns: NEVER,
+            effective_ns: NEVER,
+            stopped_ns: 0,
+            function: None,
+            argument: null_mut(),
+            stack_top: stack.top(),
+            group,
+            tcb,
+            tls,
+            stack,
+        })))
+    }
+
+    /// Takes an idle task, making one if there is none.
+    ///
+    /// Context: bracketed (preemption deferred, starting libset).
+    pub(crate) fn take() -> Result<*mut Task, Error> {
+        let count = ABANDONED.load(Relaxed);
+        if count >= MOST_ABANDONED {
+            return Err(Error::TooManyAbandoned { count });
+        }
+        let idle = pool().pop();
+        match idle {
+            Some(Idle(task)) => Ok(task),
+            None => Task::make(),
+        }
+    }
+
+    /// Gives an idle task what to run. `reserved_bytes` at the top of its stack are not the function's.
+    ///
+    /// # Safety
+    ///
+    /// `task` is idle and the caller's. `function(argument)` may run on any kernel thread.
+    pub(crate) unsafe fn prepare(task: *mut Task, function: Function, argument: *mut c_void, reserved_bytes: usize) {
+        // SAFETY: the caller's promise: nobody else uses the task.
+        unsafe {
+            (*task).function = Some(function);
+            (*task).argument = argument;
+            (*task).stack_top = (*task).stack.top().sub(reserved_bytes);
+            (*task).innermost = task;
+            (*task).state = State::Prepared;
+            (*task).context.thread_pointer = (*task).tcb.thread_pointer;
+            (*(*task).tls).mask_changed = 0;
+            (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
+            gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
+        }
+    }
+
+    /// Gives back a task whose function has completed, or has never run.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and its function is not in mid-run.
+    pub(crate) unsafe fn release(task: *mut Task) {
+        // SAFETY: the caller's promise.
+        unsafe { (*task).state = State::Idle };
+        pool().push(Idle(task));
+    }
+
+    /// Ends a function in mid-run, and the functions inside it, and uses everything again.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's and not running, and nothing outside points into its frames, thread-locals or
+    /// captures.
+    pub(crate) unsafe fn reclaim(task: *mut Task) {
+        // SAFETY: the tasks of the chain are stopped with this one; the caller's promise covers their
+        // frames, which are what owns the inner ones.
+        unsafe {
+            let mut inner = (*task).innermost;
+            while !inner.is_null() && inner != task {
+                let parent = (*inner).parent;
+                Task::reclaim_one(inner);
+                inner = parent;
+            }
+            Task::reclaim_one(task);
+        }
+    }
+
+    unsafe fn reclaim_one(task: *mut Task) {
+        // SAFETY: reclaim's contract, for this task.
+        unsafe {
+            (*task).innermost = null_mut();
+            if gotcha::libgotcha_group_renew((*task).group) {
+                gotcha::libgotcha_tcb_roll_back(&mut (*task).tcb);
+                (*(*task).tls).pending = 0;
+                Task::release(task);
+            }
+            // else: threads that it started live on in its libset, which is retired with the task
+        }
+    }
+
+    /// Ends a function in mid-run without touching its stack, thread-locals and captures, which may be
+    /// pointed at from elsewhere: they are never used again. Its libset is.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and not running.
+    pub(crate) unsafe fn abandon(task: *mut Task) {
+        // SAFETY: the caller's promise; the libset's state is nobody's but the function's.
+        unsafe {
+            let mut inner = (*task).innermost;
+            while !inner.is_null() && inner != task {
+                let parent = (*inner).parent;
+                Task::abandon_one(inner);
+                inner = parent;
+            }
+            Task::abandon_one(task);
+        }
+    }
+
+    unsafe fn abandon_one(task: *mut Task) {
+        ABANDONED.fetch_add(1, Relaxed);
+        // SAFETY: abandon's contract, for this task.
+        unsafe {
+            if !gotcha::libgotcha_group_renew((*task).group) {
+                return;
+            }
+            match Task::with_group((*task).group) {
+                Ok(fresh) => Task::release(fresh),
+                Err(_) => gotcha::libgotcha_group_free((*task).group),
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- running
+
+impl Task {
+    /// Runs a prepared or stopped task until it completes or stops, for at most `budget_us`.
+    ///
+    /// Context: the launcher's stack and TCB, bracketed. After it has come back the kernel thread may be
+    /// another one, if the launcher is itself a function.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, `Prepared` or `Stopped`, but not ended.
+    pub(crate) unsafe fn run(task: *mut Task, budget_us: u64) -> Result<Stop, Error> {
+        let thread = Thread::get()?;
+        let mut host = Context::new(raw::thread_pointer());
+        // SAFETY: the caller's promise about the task; the thread is this one; `host` outlives the
+        // switch, because this frame waits for it.
+        let code = unsafe {
+            let fresh = (*task).state == State::Prepared;
+            (*task).host = &mut host;
+            (*task).parent = (*thread).current.load(Relaxed);
+            (*task).state = State::Running;
+            Task::adopt(task, thread);
+            Task::set_deadlines(task, thread, budget_us);
+            if fresh {
+                raw::enter(&mut host, &mut (*task).context, (*task).stack_top, body, task.cast())
+            } else {
+                raw::reenter(&mut host, &mut (*task).context)
+            }
+        };
+        // SAFETY: as before; `current()` is read afresh.
+        unsafe {
+            Task::disown(task, Thread::current());
+            let stop = match code {
+                raw::COMPLETED => Stop::Completed,
+                code if code == Stop::Paused as usize => Stop::Paused,
+                code if code == Stop::Preempted as usize => Stop::Preempted,
+                _ => Stop::Ended,
+            };
+            (*task).state = State::Stopped(stop);
+            Ok(stop)
+        }
+    }
+
+    /// The kernel thread takes over the task and those inside it.
+    unsafe fn adopt(task: *mut Task, thread: *mut Thread) {
+        // SAFETY: run's contract: the whole chain is stopped, and ours.
+        unsafe {
+            let mut inner = (*task).innermost;
+            loop {
+                let tls = (*inner).tls;
+                (*tls).owner = thread.cast();
+                (*tls).host = (*thread).thread_pointer;
+                (*tls).pending = 0;
+                if inner == task {
+                    break;
+                }
+                inner = (*inner).parent;
+            }
+            (*thread).current.store((*task).innermost, Relaxed);
+            if (*thread).mask_is_blocked.swap(false, Relaxed) {
+                // From here on what arrives is held.
+                libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
+            }
+        }
+    }
+
+    unsafe fn set_deadlines(task: *mut Task, thread: *mut Thread, budget_us: u64) {
+        // SAFETY: run's contract.
+        unsafe {
+            let now_ns = deadline::now_ns();
+            Task::settle(task, now_ns, budget_us);
+            let innermost = (*task).innermost;
+            (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
+            let alarm = (*thread).alarm();
+            if !alarm.covers((*innermost).effective_ns) {
+                alarm.arm(now_ns, (*innermost).effective_ns);
+                // Arming can take longer than a short slice: it is not the function's time.
+                Task::settle(task, deadline::now_ns(), budget_us);
+                (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
+            }
+        }
+    }
+
+    unsafe fn settle(task: *mut Task, now_ns: u64, budget_us: u64) {
+        // SAFETY: run's contract; parents of the chain are running functions of this thread.
+        unsafe {
+            (*task).deadline_ns = deadline::deadline_after(now_ns, budget_us);
+            let paused_ns = now_ns.saturating_sub((*task).stopped_ns);
+            (*task).stopped_ns = now_ns;
+            Task::settle_chain((*task).innermost, task, paused_ns);
+        }
+    }
+
+    unsafe fn settle_chain(inner: *mut Task, task: *mut Task, paused_ns: u64) {
+        // SAFETY: run's contract.
+        unsafe {
+            if inner != task {
+                Task::settle_chain((*inner).parent, task, paused_ns);
+                if (*inner).deadline_ns != NEVER {
+                    (*inner).deadline_ns = (*inner).deadline_ns.saturating_add(paused_ns);
+                }
+            }
+            let outer_ns = if (*inner).parent.is_null() { NEVER } else { (*(*inner).parent).effective_ns };
+            (*inner).effective_ns = (*inner).deadline_ns.min(outer_ns);
+        }
+    }
+
+    /// The kernel thread goes on with what launched the task.
+    unsafe fn disown(task: *mut Task, thread: *mut Thread) {
+        // SAFETY: run's contract.
+        unsafe {
+            let parent = (*task).parent;
+            (*thread).current.store(parent, Relaxed);
+            let effective_ns = if parent.is_null() { NEVER } else { (*parent).effective_ns };
+            (*thread).deadline_ns.store(effective_ns, Relaxed);
+            let tls = (*task).tls;
+            if !parent.is_null() {
+                // An expiry that the function did not notice may have been meant for its launcher.
+                (*(*parent).tls).pending = 1;
+            }
+            if (*tls).mask_changed != 0 {
+                libsignal::set_thread_mask(&SignalSet::from_bits((*thread).mask.load(Relaxed)));
+            }
+            if !(*(*thread).held.get()).is_empty() {
+                preempt::requeue_held(thread);
+            }
+        }
+    }
+
+    /// Stops the outermost function of the chain whose deadline has passed; returns when it is resumed.
+    ///
+    /// Context: a function's stack and TCB, preemption deferred.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and a function is running on it.
+    pub(crate) unsafe fn stop_expired(thread: *mut Thread, now_ns: u64) {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            let innermost = (*thread).current.load(Relaxed);
+            let mut outermost = innermost;
+            let mut task = innermost;
+            while !task.is_null() {
+                if (*task).deadline_ns <= now_ns {
+                    outermost = task;
+                }
+                task = (*task).parent;
+            }
+            Task::stop(outermost, innermost, now_ns, Stop::Preempted);
+        }
+    }
+
+    /// Stops the innermost function; returns when it is resumed.
+    ///
+    /// Context: a function's stack and TCB, bracketed.
+    ///
+    /// # Safety
+    ///
+    /// A function is running on this kernel thread.
+    pub(crate) unsafe fn stop_current(reason: Stop) {
+        let thread = Thread::current();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let task = (*thread).current.load(Relaxed);
+            // A mask that the function has changed is its own: away while it is paused.
+            let changed = (*(*task).tls).mask_changed != 0;
+            let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
+            let own_mask = changed.then(|| libsignal::set_thread_mask(&launcher_mask));
+            Task::stop(task, task, deadline::now_ns(), reason);
+            if let Some(own_mask) = own_mask {
+                libsignal::set_thread_mask(&own_mask);
+            }
+        }
+    }
+
+    unsafe fn stop(task: *mut Task, innermost: *mut Task, now_ns: u64, reason: Stop) {
+        // SAFETY: stop_expired and stop_current pass a chain of this thread; its host waits in run.
+        unsafe {
+            (*task).innermost = innermost;
+            (*task).stopped_ns = now_ns;
+            (*task).context.thread_pointer = raw::thread_pointer();
+            raw::leave(&mut (*task).context, (*task).host, reason as usize);
+        }
+    }
+
+    /// A preemption was put off: it is due when the task lets itself be preempted again.
+    ///
+    /// # Safety
+    ///
+    /// `task` is running on this kernel thread.
+    pub(crate) unsafe fn set_pending(task: *mut Task) {
+        // SAFETY: the caller's promise; volatile: this is a handler.
+        unsafe { (&raw mut (*(*task).tls).pending).write_volatile(1) };
+    }
+
+    /// The task whose guard page `address` is in, among those running on `thread`.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread.
+    pub(crate) unsafe fn overflowed(thread: *mut Thread, address: usize) -> Option<Overflow> {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            let mut task = (*thread).current.load(Relaxed);
+            while !task.is_null() {
+                let bottom = (*task).stack.bottom() as usize;
+                if address < bottom && address >= bottom - 4096 {
+                    let function = (*task).function.map_or(0, |function| function as usize);
+                    return Some(Overflow { function, size_bytes: (*task).stack.size_bytes() });
+                }
+                task = (*task).parent;
+            }
+            None
+        }
+    }
+}
+
+pub(crate) struct Overflow {
+    pub(crate) function: usize,
+    pub(crate) size_bytes: usize,
+}
+
+/// The base of a function's stack.
+///
+/// Context: the function's stack and TCB, in its libset; preemption deferred at both ends.
+unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
+    let task: *mut Task = task.cast();
+    // SAFETY: enter was given this task, which stays while it runs. The function pointer and its argument
+    // belong together (prepare's contract).
+    unsafe {
+        preempt::open();
+        if let Some(function) = (*task).function {
+            function((*task).argument);
+        }
+        gotcha::libgotcha_tcb_finish();
+        preempt::close();
+        gotcha::libgotcha_group_finish((*task).group);
+        (*task).host
+    }
+}
+
+// ---------------------------------------------------------------------------------- process
+
+/// Starts the library; once. Every launch goes through here.
+#[inline]
+pub(crate) fn init() -> Result<(), Error> {
+    static STARTED: OnceLock<Result<(), Error>> = OnceLock::new();
+    STARTED.get_or_init(start).clone()
+}
+
+fn start() -> Result<(), Error> {
+    preempt::reserve_signal();
+    gotcha::init()?;
+    deadline::init();
+    preempt::init()
+}

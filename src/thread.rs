@@ -1,0 +1,148 @@
+//! What the library keeps for each kernel thread that has launched a function.
+
+use crate::deadline::{Alarm, NEVER};
+use crate::error::Error;
+use crate::task::Task;
+use libsignal::{Signal, SignalSet};
+use std::cell::UnsafeCell;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+
+/// The signal that preempts.
+pub(crate) const PREEMPTION_SIGNAL: Signal = Signal::ALRM;
+
+/// Signals of the program that arrived while it had them blocked and a function was running.
+pub(crate) const HELD_SIGNALS: usize = 8;
+
+/// A kernel thread. Used by that thread only, its signal handlers included: hence the atomics, which
+/// are there for the handlers' sake, and all relaxed.
+pub(crate) struct Thread {
+    /// Its own thread pointer.
+    pub(crate) thread_pointer: usize,
+    /// The innermost function that runs on it; null: none.
+    pub(crate) current: AtomicPtr<Task>,
+    /// The earliest deadline of `current` and the functions around it.
+    pub(crate) deadline_ns: AtomicU64,
+    /// Its signal mask outside functions, as the kernel has it.
+    pub(crate) mask: AtomicU64,
+    /// The preemption signal is blocked in the kernel: the program has it blocked, and one is pending.
+    pub(crate) mask_is_blocked: AtomicBool,
+    alarm: UnsafeCell<Option<Alarm>>,
+    pub(crate) held: UnsafeCell<Vec<libc::siginfo_t>>,
+    /// Memory of the alternate signal stack, if it is ours.
+    alternate_stack: Option<Vec<u8>>,
+}
+
+impl Thread {
+    /// The kernel thread that runs this code now, or null if it has never launched.
+    ///
+    /// Read afresh at each call: a function may have moved to another kernel thread since the last.
+    /// Context: preemption deferred, or a kernel thread's own TCB.
+    #[inline]
+    pub(crate) fn current() -> *mut Thread {
+        // SAFETY: the state of the current TCB is always there.
+        unsafe { (*gotcha::this()).owner.cast() }
+    }
+
+    /// The same; made now if this kernel thread launches for the first time.
+    #[inline]
+    pub(crate) fn get() -> Result<*mut Thread, Error> {
+        let thread = Thread::current();
+        if thread.is_null() { Thread::make() } else { Ok(thread) }
+    }
+
+    #[cold]
+    fn make() -> Result<*mut Thread, Error> {
+        let key = *exit_key()?;
+        let alternate_stack = provide_alternate_stack()?;
+        // The kernel's mask stays open for the preemption signal from here on; that the program had
+        // blocked it is remembered, and what arrives is held.
+        let mask = libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
+        let blocked = mask.contains(PREEMPTION_SIGNAL);
+        let mut open = mask;
+        open.remove(PREEMPTION_SIGNAL);
+        let thread = Box::into_raw(Box::new(Thread {
+            thread_pointer: libtimetravel::raw::thread_pointer(),
+            current: AtomicPtr::new(null_mut()),
+            deadline_ns: AtomicU64::new(NEVER),
+            mask: AtomicU64::new(open.bits()),
+            mask_is_blocked: AtomicBool::new(false),
+            alarm: UnsafeCell::new(None),
+            held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
+            alternate_stack,
+        }));
+        // SAFETY: just made, and nobody else has it yet.
+        unsafe {
+            if let Err(errno) = (*thread).make_alarm() {
+                drop(Box::from_raw(thread));
+                return Err(Error::Os { operation: "timer_create", errno: errno.0 });
+            }
+            let state = gotcha::this();
+            (*state).signal_blocked = blocked.into();
+            (*state).owner = thread.cast();
+            libc::pthread_setspecific(key, thread.cast());
+        }
+        Ok(thread)
+    }
+
+    /// Gives it a timer, for the kernel thread that calls.
+    pub(crate) fn make_alarm(&self) -> Result<(), libsignal::Errno> {
+        let alarm = Alarm::new(PREEMPTION_SIGNAL, libsignal::gettid(), self as *const Thread as usize)?;
+        // SAFETY: only this kernel thread uses it, and no handler runs on its behalf before it exists.
+        let old = unsafe { (*self.alarm.get()).replace(alarm) };
+        if let Some(old) = old {
+            old.forget();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn alarm(&self) -> &Alarm {
+        // SAFETY: set by make() and replaced only in the child of a fork, outside handlers.
+        unsafe { (*self.alarm.get()).as_ref().unwrap_unchecked() }
+    }
+}
+
+/// A kernel thread ends: its timer goes; functions that it has launched live on.
+unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
+    // SAFETY: the value that make() set, and the last use of it.
+    let thread = unsafe { Box::from_raw(thread.cast::<Thread>()) };
+    // SAFETY: the state of the current TCB, the kernel thread's own.
+    unsafe { (*gotcha::this()).owner = null_mut() };
+    if let Some(stack) = &thread.alternate_stack {
+        let disabled = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: no handler runs on it now: this code does not.
+        let _ = unsafe { libsignal::set_alternate_stack(&disabled) };
+        debug_assert!(!stack.is_empty());
+    }
+}
+
+fn exit_key() -> Result<&'static libc::pthread_key_t, Error> {
+    static KEY: OnceLock<Result<libc::pthread_key_t, i32>> = OnceLock::new();
+    let made = KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: `key` is valid for writes, and the destructor takes what make() stores.
+        match unsafe { libc::pthread_key_create(&mut key, Some(on_exit)) } {
+            0 => Ok(key),
+            errno => Err(errno),
+        }
+    });
+    made.as_ref().map_err(|errno| Error::Os { operation: "pthread_key_create", errno: *errno })
+}
+
+/// A fault in a function whose stack has overflowed is reported from an alternate stack. Threads of Rust's
+/// standard library have one; others get one.
+fn provide_alternate_stack() -> Result<Option<Vec<u8>>, Error> {
+    let to_error = |errno: libsignal::Errno| Error::Os { operation: "sigaltstack", errno: errno.0 };
+    if libsignal::alternate_stack().map_err(to_error)?.ss_flags & libc::SS_DISABLE == 0 {
+        return Ok(None);
+    }
+    // SAFETY: reads the auxiliary vector.
+    let minimum = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+    let mut memory = vec![0; minimum + (64 << 10)];
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+    // SAFETY: the memory lives as long as the Thread, which disables the stack before it goes.
+    unsafe { libsignal::set_alternate_stack(&stack) }.map_err(to_error)?;
+    Ok(Some(memory))
+}
