@@ -16,7 +16,14 @@ use libtimetravel::raw::{self, Gate, Return};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Tells the layer below which signal is ours; before it looks at the program's dispositions.
+///
+/// Switches use a system call for the thread pointer if the environment asks for it, as the layer below does.
 pub(crate) fn reserve_signal() {
+    // SAFETY: reads the auxiliary vector.
+    let privileged = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
+    if !privileged && std::env::var_os("LIBGOTCHA_NOFSGSBASE").is_some() {
+        libtimetravel::use_arch_prctl();
+    }
     // SAFETY: only stores the number.
     unsafe { gotcha::libgotcha_set_preemption_signal(PREEMPTION_SIGNAL.number()) };
 }
@@ -28,6 +35,7 @@ pub(crate) fn init() -> Result<(), Error> {
         fork_done: Some(after_fork),
         forked: Some(in_fork_child),
         mask_changing: Some(note_mask),
+        landing: Some(landing),
         leave_function: Some(end_function),
         is_own_signal: Some(is_own_signal),
         fault: Some(report_overflow),
@@ -372,6 +380,27 @@ unsafe extern "C" fn note_mask(kernel_mask: u64) {
             (*thread).mask.store(mask.bits(), Relaxed);
             (*thread).mask_is_blocked.store(blocked, Relaxed);
         }
+    }
+}
+
+/// Where does a longjmp to `sp` land? A stack that is neither the innermost function's, nor that of anything
+/// around it, is one that the function has made itself.
+///
+/// Context: any TCB, preemption deferred.
+unsafe extern "C" fn landing(sp: usize, thread_pointer: *mut usize) -> gotcha::libgotcha_landing {
+    let thread = Thread::current();
+    // SAFETY: this kernel thread's record and its chain; the caller's pointer is valid for writes.
+    unsafe {
+        let task = if thread.is_null() { std::ptr::null_mut() } else { (*thread).current.load(Relaxed) };
+        if task.is_null() {
+            return gotcha::LIBGOTCHA_LANDS_OUTSIDE;
+        }
+        let leaves = !Task::holds(task, sp) && (Task::holds_around(task, sp) || Thread::holds(thread, sp));
+        if leaves {
+            return gotcha::LIBGOTCHA_LEAVES_FUNCTION;
+        }
+        *thread_pointer = Task::thread_pointer(task);
+        gotcha::LIBGOTCHA_LANDS_IN_FUNCTION
     }
 }
 

@@ -464,6 +464,31 @@ impl Task {
         unsafe { (&raw mut (*(*task).tls).pending).write_volatile(1) };
     }
 
+    /// Is `address` on the task's stack?
+    ///
+    /// # Safety
+    ///
+    /// `task` is running on this kernel thread; so for the two below.
+    pub(crate) unsafe fn holds(task: *mut Task, address: usize) -> bool {
+        // SAFETY: the caller's promise.
+        let (bottom, top) = unsafe { ((*task).stack.bottom() as usize, (*task).stack.top() as usize) };
+        (bottom..=top).contains(&address)
+    }
+
+    /// Is it on the stack of a function around the task?
+    pub(crate) unsafe fn holds_around(task: *mut Task, address: usize) -> bool {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            let parent = (*task).parent;
+            !parent.is_null() && (Task::holds(parent, address) || Task::holds_around(parent, address))
+        }
+    }
+
+    pub(crate) unsafe fn thread_pointer(task: *mut Task) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { (*task).tcb.thread_pointer }
+    }
+
     /// The task whose guard page `address` is in, among those running on `thread`.
     ///
     /// # Safety

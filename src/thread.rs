@@ -86,6 +86,28 @@ impl Thread {
         Ok(thread)
     }
 
+    /// Is `address` on the kernel thread's own stack?
+    ///
+    /// Context: any TCB, preemption deferred.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread.
+    pub(crate) unsafe fn holds(thread: *mut Thread, address: usize) -> bool {
+        let (mut bottom, mut size_bytes) = (std::ptr::null_mut(), 0);
+        // SAFETY: on glibc a pthread_t is the thread pointer; the attributes are valid from getattr to destroy.
+        unsafe {
+            let table = gotcha::libgotcha_enter();
+            let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+            if libc::pthread_getattr_np((*thread).thread_pointer as libc::pthread_t, &mut attributes) == 0 {
+                libc::pthread_attr_getstack(&attributes, &mut bottom, &mut size_bytes);
+                libc::pthread_attr_destroy(&mut attributes);
+            }
+            gotcha::libgotcha_leave(table);
+        }
+        (bottom as usize..bottom as usize + size_bytes).contains(&address)
+    }
+
     /// Gives it a timer, for the kernel thread that calls.
     pub(crate) fn make_alarm(&self) -> Result<(), libsignal::Errno> {
         let alarm = Alarm::new(PREEMPTION_SIGNAL, libsignal::gettid(), self as *const Thread as usize)?;

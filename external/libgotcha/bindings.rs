@@ -102,6 +102,10 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn libgotcha_is_shared_code(pc: usize) -> bool;
 }
+pub const LIBGOTCHA_LANDS_OUTSIDE: libgotcha_landing = 0;
+pub const LIBGOTCHA_LANDS_IN_FUNCTION: libgotcha_landing = 1;
+pub const LIBGOTCHA_LEAVES_FUNCTION: libgotcha_landing = 2;
+pub type libgotcha_landing = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct libgotcha_callbacks {
@@ -110,6 +114,9 @@ pub struct libgotcha_callbacks {
     pub fork_done: ::core::option::Option<unsafe extern "C" fn()>,
     pub forked: ::core::option::Option<unsafe extern "C" fn()>,
     pub mask_changing: ::core::option::Option<unsafe extern "C" fn(kernel_mask: u64)>,
+    pub landing: ::core::option::Option<
+        unsafe extern "C" fn(stack_pointer: usize, thread_pointer: *mut usize) -> libgotcha_landing,
+    >,
     pub leave_function: ::core::option::Option<unsafe extern "C" fn(reason: ::core::ffi::c_int) -> bool>,
     pub is_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
     pub fault: ::core::option::Option<
@@ -118,7 +125,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 64usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 72usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -128,11 +135,12 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::forked"][::core::mem::offset_of!(libgotcha_callbacks, forked) - 24usize];
     ["Offset of field: libgotcha_callbacks::mask_changing"]
         [::core::mem::offset_of!(libgotcha_callbacks, mask_changing) - 32usize];
+    ["Offset of field: libgotcha_callbacks::landing"][::core::mem::offset_of!(libgotcha_callbacks, landing) - 40usize];
     ["Offset of field: libgotcha_callbacks::leave_function"]
-        [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 40usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 48usize];
     ["Offset of field: libgotcha_callbacks::is_own_signal"]
-        [::core::mem::offset_of!(libgotcha_callbacks, is_own_signal) - 48usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 56usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, is_own_signal) - 56usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 64usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -24,7 +24,8 @@
  *   LIBGOTCHA_SHARED     colon-separated file names of libraries that are not copied: their
  *                        functions run in the starting libset, and are not preempted
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
- *   LIBGOTCHA_TRACE      comma-separated: calls, libsets, signals; lines on standard error
+ *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired
+ *   LIBGOTCHA_NOFSGSBASE set: thread pointers are set by a system call even where an instruction could
  */
 #ifndef LIBGOTCHA_H
 #define LIBGOTCHA_H

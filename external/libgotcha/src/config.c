@@ -75,14 +75,10 @@ static void read_libsets_max(const char *value) {
 static void read_trace(const char *value) {
 	char *list = strdup(value), *rest = list, *word;
 	while (list && (word = strsep(&rest, ","))) {
-		if (!strcmp(word, "calls"))
-			gotcha_config.trace_calls = true;
-		else if (!strcmp(word, "libsets"))
+		if (!strcmp(word, "libsets"))
 			gotcha_config.trace_libsets = true;
-		else if (!strcmp(word, "signals"))
-			gotcha_config.trace_signals = true;
 		else if (*word)
-			warn("LIBGOTCHA_TRACE", word, "the words are calls, libsets, signals");
+			warn("LIBGOTCHA_TRACE", word, "the only word is libsets");
 	}
 	free(list);
 }

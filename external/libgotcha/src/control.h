@@ -63,6 +63,12 @@ bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
  * replicated library (reached through a pointer that was stored before interception)? */
 bool libgotcha_is_shared_code(uintptr_t pc);
 
+enum libgotcha_landing {
+	LIBGOTCHA_LANDS_OUTSIDE,        /* no function is running on this kernel thread */
+	LIBGOTCHA_LANDS_IN_FUNCTION,    /* in the innermost running one */
+	LIBGOTCHA_LEAVES_FUNCTION,
+};
+
 /* Callbacks of the control library. */
 struct libgotcha_callbacks {
 	void (*take_pending)(void);             /* a deferred preemption is due */
@@ -70,6 +76,8 @@ struct libgotcha_callbacks {
 	void (*fork_done)(void);                /* ...after it, in the parent... */
 	void (*forked)(void);                   /* ...and in the child, on the forking thread */
 	void (*mask_changing)(uint64_t kernel_mask);    /* this kernel thread's mask outside functions */
+	/* Where a longjmp to `stack_pointer` lands; LANDS_IN_FUNCTION: and on which TCB. */
+	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
 	bool (*is_own_signal)(const siginfo_t *);       /* an expiry of the control library's own timers */
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the

@@ -12,6 +12,7 @@
 #include <asm/prctl.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <setjmp.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -174,6 +175,23 @@ static int derive_specific(void) {
 	return found ? 0 : unknown("thread-specific data does not lie as described");
 }
 
+/* sysdeps/x86_64/jmpbuf-offsets.h JB_RSP, sysdeps/unix/sysv/linux/x86_64/pointer_guard.h */
+enum { JB_RSP = 6 };
+
+uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf) {
+	uintptr_t mangled = ((const uintptr_t *) jmp_buf)[JB_RSP], guard;
+	__asm__("mov %%fs:0x30, %0" : "=r" (guard));
+	return (mangled >> 17 | mangled << 47) ^ guard;
+}
+
+static __attribute__((noinline)) int check_jump(void) {
+	jmp_buf here;
+	if (setjmp(here))
+		return 0;
+	uintptr_t frame = (uintptr_t) __builtin_frame_address(0), found = gotcha_jump_stack_pointer(here);
+	return found <= frame && frame - found < 1024 ? 0 : unknown("a jmp_buf does not hold the stack pointer as expected");
+}
+
 static int bind_private(void) {
 	*(void **) &gotcha_dl_allocate_tls = private_symbol("_dl_allocate_tls");
 	*(void **) &gotcha_base_ctype_init = private_symbol("__ctype_init");
@@ -194,6 +212,8 @@ int gotcha_glibc_init(void) {
 		error = derive_thread();
 	if (!error)
 		error = derive_specific();
+	if (!error)
+		error = check_jump();
 	if (!error)
 		error = probe_thread();
 	return error;

@@ -183,7 +183,7 @@ struct rows {
 	struct row *first;
 	size_t length;
 };
-extern struct rows gotcha_rows_heap, gotcha_rows_loader, gotcha_rows_process, gotcha_rows_signals,
+extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_process, gotcha_rows_signals,
 	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_waits;
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
@@ -247,6 +247,8 @@ extern void *(*gotcha_dl_allocate_tls)(void *);
 extern void *(*gotcha_tls_get_addr)(size_t (*)[2]);
 extern void (*gotcha_base_ctype_init)(void);
 int gotcha_glibc_init(void);
+/* The stack pointer that a jmp_buf holds. */
+uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
 /* The tid of a virtual TCB: unique, and above every kernel thread's. */
 int gotcha_new_tid(void);
 
@@ -256,7 +258,7 @@ struct config {
 	size_t libsets_max;
 	char *shared[64];
 	size_t shared_len;
-	bool trace_calls, trace_libsets, trace_signals;
+	bool trace_libsets;
 };
 extern struct config gotcha_config;
 int gotcha_config_init(void);

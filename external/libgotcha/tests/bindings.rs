@@ -15,6 +15,7 @@ fn bindings_are_current() {
             .use_core()
             .rust_target(bindgen::RustTarget::stable(85, 0).expect("a known version"))
             .rust_edition(bindgen::RustEdition::Edition2024)
+            .prepend_enum_name(false)
             .layout_tests(true)
             .generate()
             .expect("bindgen reads the headers")

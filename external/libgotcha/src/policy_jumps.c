@@ -1,0 +1,76 @@
+/* Policy of longjmp: the registers that it loads do not include the thread pointer.
+ *
+ * A jump within a function is plain, unless it leaves a handler of the program: handlers run with
+ * preemption deferred, most of them on the kernel thread's own TCB, and the jump has to end that.
+ * A jump out of a function would leave its launcher with the function's TCB, and the function's
+ * stack for lost: it is a mistake of the program that cannot be carried out or reported by value. */
+#include "internal.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LONGJMP, LONGJMP_CHK };
+static struct row rows[];
+
+typedef void jump(jmp_buf, int);
+
+static void refuse(void) {
+	static const char message[] = "libgotcha: longjmp out of a preemptible function\n";
+	if (write(STDERR_FILENO, message, sizeof message - 1) < 0) {
+		/* nowhere to report it */
+	}
+	abort();
+}
+
+/* The TCB for which preemption is deferred by handlers that the jump leaves is made what code on the
+ * target's stack expects. Context: any. */
+static void land_in_function(uintptr_t thread_pointer_of_function) {
+	struct libgotcha_thread *state = libgotcha_tcb_state(thread_pointer_of_function);
+	if (thread_pointer() != thread_pointer_of_function) {
+		THIS.defer = 1;
+		gotcha_set_thread_pointer(thread_pointer_of_function);
+	}
+	state->table = state->set->table;
+	compiler_barrier();
+	state->defer = 0;
+	if (state->pending)
+		libgotcha_take_pending();
+}
+
+static void jump_with(int row, jmp_buf target, int value) {
+	uintptr_t function = 0;
+	/* from here on no migration; each case below sets what is to hold after the jump */
+	THIS.defer++;
+	compiler_barrier();
+	switch (gotcha_callbacks.landing ? gotcha_callbacks.landing(gotcha_jump_stack_pointer(target), &function) : LIBGOTCHA_LANDS_OUTSIDE) {
+	case LIBGOTCHA_LANDS_OUTSIDE:
+		/* a kernel thread's own stack; handlers of the program, if any, are left */
+		THIS.defer = 1;
+		break;
+	case LIBGOTCHA_LANDS_IN_FUNCTION:
+		land_in_function(function);
+		break;
+	case LIBGOTCHA_LEAVES_FUNCTION: {
+		struct hosted_guard guard;
+		gotcha_hosted_enter(&guard);
+		refuse();
+	}
+	}
+	((jump *) rows[row].base)(target, value);
+}
+
+static void jumps_longjmp(jmp_buf target, int value) {
+	jump_with(LONGJMP, target, value);
+}
+
+static void jumps_longjmp_chk(jmp_buf target, int value) {
+	jump_with(LONGJMP_CHK, target, value);
+}
+
+static struct row rows[] = {
+	[LONGJMP] = { "longjmp", jumps_longjmp, true },
+	[LONGJMP_CHK] = { "__longjmp_chk", jumps_longjmp_chk, true },
+};
+struct rows gotcha_rows_jumps = { rows, lengthof(rows) };
