@@ -119,10 +119,15 @@ unsafe extern "C" fn take_pending() {
     // SAFETY: called on a function's TCB: with preemption open the owner is this kernel thread and a
     // function is running. The bracket is undone by hand, because leaving it would call this again.
     unsafe {
+        let mut resumed = false;
         loop {
             let table = gotcha::libgotcha_enter();
             (*gotcha::this()).pending = 0;
-            make_up(Thread::current());
+            let now_ns = deadline::now_ns();
+            if is_due(Thread::current(), now_ns, resumed) {
+                Task::stop_expired(Thread::current(), now_ns);
+                resumed = true;
+            }
             let state = gotcha::this();
             (&raw mut (*state).table).write_volatile(table);
             std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
@@ -135,18 +140,22 @@ unsafe extern "C" fn take_pending() {
     }
 }
 
-/// Stops the function if a deadline has passed, else sees to it that the timer will tell.
-unsafe fn make_up(thread: *mut Thread) {
-    // SAFETY: take_pending and on_signal pass this kernel thread, with preemption deferred.
-    unsafe {
-        let now_ns = deadline::now_ns();
-        let deadline_ns = (*thread).deadline_ns.load(Relaxed);
-        if now_ns >= deadline_ns {
-            Task::stop_expired(thread, now_ns);
-        } else if !(*thread).alarm().covers(deadline_ns) {
-            (*thread).alarm().arm(now_ns, deadline_ns);
-        }
+/// Is the function to be stopped, now that it can be? If not, sees to it that the timer will tell.
+///
+/// A function that was `resumed` and has not run yet runs for a moment even if its deadline has passed
+/// meanwhile: with slices shorter than an interrupt it would never get anywhere.
+unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
+    // SAFETY: take_pending and return_to_function pass this kernel thread, with preemption deferred.
+    let (alarm, deadline_ns) = unsafe { ((*thread).alarm(), (*thread).deadline_ns.load(Relaxed)) };
+    let is_over = now_ns >= deadline_ns;
+    if is_over && !resumed {
+        return true;
     }
+    let look_at_ns = if is_over { now_ns + RETRY_NS } else { deadline_ns };
+    if !alarm.covers(look_at_ns) {
+        alarm.arm(now_ns, look_at_ns);
+    }
+    false
 }
 
 // ---------------------------------------------------------------------------------- the handler
@@ -226,16 +235,21 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         }
         // Read only now: before, a nested signal might have moved this function to another kernel thread.
         let thread = Thread::current();
+        let mut resumed = false;
         if thread.is_null() || !libsignal::is_timer_expiry(&*info, thread as usize) {
             on_foreign_signal(signal, info, uc, thread);
         } else {
             (*state).own_signals += 1;
             let now_ns = deadline::now_ns();
             (*thread).alarm().expired(now_ns);
-            if deferred { note_expiry(thread, now_ns) } else { on_expiry(thread, uc, now_ns) }
+            if deferred {
+                note_expiry(thread, now_ns);
+            } else {
+                resumed = on_expiry(thread, uc, now_ns);
+            }
         }
         if !deferred {
-            return_to_function(uc);
+            return_to_function(uc, resumed);
         }
     }
 }
@@ -254,13 +268,19 @@ unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
     }
 }
 
-/// Our timer, in a function's own code.
-unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) {
+/// Our timer, in a function's own code. Returns whether that was stopped, and is now resumed.
+unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) -> bool {
     // SAFETY: the frame is the kernel's; the thread is this one; preemption was open, so a function runs.
     unsafe {
         match judge(thread, uc, now_ns) {
-            Verdict::LookAgainAt(at_ns) => (*thread).alarm().arm(now_ns, at_ns),
-            Verdict::Preempt => leave_from_handler(thread, uc),
+            Verdict::LookAgainAt(at_ns) => {
+                (*thread).alarm().arm(now_ns, at_ns);
+                false
+            }
+            Verdict::Preempt => {
+                leave_from_handler(thread, uc);
+                true
+            }
         }
     }
 }
@@ -291,8 +311,8 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
     }
 }
 
-/// Leaves the handler for the function's own code.
-unsafe fn return_to_function(uc: *mut ucontext_t) {
+/// Leaves the handler for the function's own code, which was stopped and `resumed`, or not.
+unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
     // SAFETY: on_signal's context: the frame is the kernel's and below us on this stack, preemption is
     // deferred by us, and nothing on the stack in between needs to be dropped.
     unsafe {
@@ -302,12 +322,9 @@ unsafe fn return_to_function(uc: *mut ucontext_t) {
             raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;
-            let now_ns = deadline::now_ns();
-            let thread = Thread::current();
-            if now_ns >= (*thread).deadline_ns.load(Relaxed) {
-                leave_from_handler(thread, uc);
-            } else {
-                make_up(thread);
+            if is_due(Thread::current(), deadline::now_ns(), resumed) {
+                leave_from_handler(Thread::current(), uc);
+                resumed = true;
             }
         }
     }
