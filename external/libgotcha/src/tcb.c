@@ -179,6 +179,15 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	return error;
 }
 
+/* What the last function on this TCB has left: it may have ended anywhere. */
+static void reset_state(struct libgotcha_thread *state) {
+	state->table = state->set->table;
+	state->defer = 1;
+	state->pending = state->mask_changed = 0;
+	state->streams_locked = state->held = 0;
+}
+
+/* Context: another TCB than this one, preemption deferred. */
 void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	struct blocks *blocks = tcb->blocks;
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer), saved = *state;
@@ -189,6 +198,7 @@ void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	}
 	if (blocks->holds_state)
 		*state = saved;
+	reset_state(state);
 }
 
 /* Thread-specific data of the C library's keys: forgotten, without destructors. */
@@ -211,10 +221,6 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
 		next = ((struct destructor *) state->destructors)->next;
 		gotcha_base_free(state->destructors);
 	}
-	state->defer = 1;
-	state->pending = state->mask_changed = 0;
-	state->streams_locked = state->held = 0;
-	state->table = state->set->table;
 	/* a lock that the cancelled function held is owned by nobody who will be known again */
 	*(int *) (tcb->thread_pointer + gotcha_layout.tid) = gotcha_new_tid();
 }
