@@ -1,0 +1,196 @@
+/* libinger: call any function with a timeout, on the caller's own kernel thread (x86-64 Linux, glibc 2.34
+ * and later).
+ *
+ *     linger_t linger = launch(function, 5000, argument);
+ *     while (!linger.is_complete && !linger.error)
+ *         resume(&linger, 5000);
+ *
+ * launch() returns when the function has returned or its time is up, whichever comes first. In the
+ * second case it stopped wherever it was, in the middle of a C library if need be, and can be resumed
+ * or cancelled, at any time, by any kernel thread. Meanwhile everybody else can use the same
+ * libraries: each function runs against its own copy of every shared library of the program.
+ *
+ * Link with -linger. Nothing else is needed: no environment variable, no other flag. The program is
+ * dynamically linked, PIE or not; or it opens libinger.so with dlopen().
+ *
+ * Units: budgets are in microseconds, of the monotonic clock. 0 does not run the function, UINT64_MAX
+ * sets no limit.
+ *
+ * Errors: nothing prints, and nothing aborts on a mistake such as a null pointer. The handle's `error`
+ * is 0 or an errno value, and linger_error() names the cause.
+ *
+ * What is shared, and what is not. The heap is the process's: memory allocated inside can be freed
+ * outside, and the other way round. So are files, environment, signal handlers, and the program's own
+ * variables. The libraries' variables are the function's (strtok()'s, rand()'s, setlocale()'s, errno),
+ * and are as they were at the program's start. Functions of the program's own are
+ * interrupted like all others: what they share with the launcher needs the care that threads need,
+ * and linger_defer() around locks: what an unfinished function holds, nobody releases while
+ * its launcher waits for it.
+ *
+ * The process: exit() inside a function ends it, fork() copies it, unfinished functions included.
+ * SIGALRM preempts; the program can use it all the same, with alarm(), setitimer() and sigaction().
+ *
+ * Not supported: static linking of the C library, sanitizers, leaving a function by longjmp() or
+ * by a C++ exception.
+ *
+ * Macros, to be defined before inclusion:
+ *   LINGER_NO_PAUSE    pause() stays POSIX pause(2); linger_pause() stops a function
+ *   LINGER_NO_ALIASES  launch, resume and cancel are not declared, only linger_launch and so on */
+#ifndef LIBINGER_H
+#define LIBINGER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LINGER_ALIGNED(bytes) __attribute__((aligned(bytes)))
+
+/**
+ * A preemptible function: finished, stopped, or failed.
+ *
+ * It belongs to whoever launched it, may be moved and stored, but a copy and the original must not both
+ * be used. One kernel thread uses it at a time; it need not always be the same. A handle that is
+ * neither complete nor cancelled holds memory and a set of libraries until it is.
+ *
+ * A handle that is all zero has no function: resuming it fails with EINVAL, cancelling it does nothing.
+ */
+typedef struct LINGER_ALIGNED(8) {
+    /**
+     * The function has returned.
+     */
+    bool is_complete;
+    /**
+     * The function stopped last by itself, by pause(); not because its time was up.
+     */
+    bool is_yielded;
+    /**
+     * 0, or the errno value of what went wrong in the last call with this handle:
+     * EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
+     * EINVAL: the function is null, the handle has none, or it is running now.
+     * ENOMEM: there is no memory for another function.
+     * ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
+     * ENOSYS: this process cannot run preemptible functions; linger_error() says why.
+     * Others: the system refused a timer or the like, and linger_error() says what.
+     */
+    int error;
+    /**
+     * The library's own; null if there is nothing to resume or to cancel.
+     */
+    void *continuation;
+} linger_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Calls `function(argument)` on the calling kernel thread, for at most `us` microseconds.
+ *
+ * Returns when the function has returned, has called pause(), or its time is up. `us` 0 prepares the
+ * function without running it; UINT64_MAX sets no limit. To the function it looks as if it ran
+ * on a thread of its own: errno, thread-locals and the state of every shared library are its own;
+ * heap, files, environment and the program's own variables are the process's. It may launch others.
+ *
+ * Errors:
+ * In the handle's `error`; then nothing has run, unless `error` is ECANCELED.
+ *
+ * Safety:
+ * `function` may be called with `argument`, now and on any kernel thread that resumes it; what the
+ * argument points to stays valid until the handle is complete or cancelled. The function leaves by
+ * returning or by pthread_exit(): no longjmp() and no C++ exception goes beyond it.
+ */
+linger_t linger_launch(void (*function)(void*), uint64_t us, void *argument);
+
+/**
+ * Lets an unfinished function go on, on the calling kernel thread, for at most `us` microseconds.
+ *
+ * Returns when the function has returned, has called pause(), or its time is up. The time is
+ * counted anew. Does nothing if `linger` is null or complete, or `us` is 0; UINT64_MAX sets no limit.
+ *
+ * Errors:
+ * In the handle's `error`. A function that could not be resumed is still there unless `error` is
+ * ECANCELED.
+ *
+ * Safety:
+ * `linger` is null, or points to a handle that no other kernel thread uses now.
+ */
+void linger_resume(linger_t *linger, uint64_t us);
+
+/**
+ * Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
+ * again for other functions. So are those of the functions that it has launched and not finished.
+ *
+ * Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
+ * function. What the function had allocated and not freed is leaked, as are descriptors that it had open
+ * (but for those of its stdio streams, which are closed, unwritten contents lost). Locks of the program
+ * that it held stay taken; see linger_defer().
+ *
+ * Safety:
+ * As for linger_resume(). And nothing outside uses, from now on, what lies on the function's stack or
+ * in its thread-locals: what it has given to other threads, and what it has entered into lists that
+ * live on.
+ */
+void linger_cancel(linger_t *linger);
+
+/**
+ * Stops the preemptible function that calls it; its launcher goes on, and may resume it.
+ *
+ * Returns 0 when it has been resumed. Outside a preemptible function it is POSIX pause(2): waits for a
+ * signal's handler, and returns -1 with errno EINTR.
+ */
+int linger_pause(void);
+
+/**
+ * Defers preemption of the calling function: a timeout that comes meanwhile takes effect in the
+ * matching linger_undefer(). Nests; takes a few ns. Outside a preemptible function it does nothing.
+ *
+ * For code that takes a lock which the launcher takes too: stopped in the middle, the function would
+ * keep the lock, and its launcher wait for it for ever.
+ */
+void linger_defer(void);
+
+/**
+ * Ends the innermost linger_defer().
+ */
+void linger_undefer(void);
+
+/**
+ * How many functions can be unfinished at the same time, in the whole process.
+ *
+ * An upper bound until the limit has been met once: what the system grants is known only then.
+ */
+size_t linger_concurrency_limit(void);
+
+/**
+ * The cause of the calling thread's last failed call, as a sentence; "" if none has failed.
+ *
+ * The string is valid until the next failed call of this thread. Inside a preemptible function:
+ * of that function's calls.
+ */
+const char *linger_error(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef LINGER_NO_ALIASES
+linger_t launch(void (*function)(void *), uint64_t us, void *argument);
+void resume(linger_t *linger, uint64_t us);
+void cancel(linger_t *linger);
+#endif
+
+#ifndef LINGER_NO_PAUSE
+/* In files that include this header pause() is linger_pause(). The C library's own stays what it is to
+ * everybody else: libinger.so exports no such name. */
+int pause(void) __asm__("linger_pause");
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,29 +1,152 @@
-//! The C interface: `include/libinger.h` in Rust's words.
+//! The C interface. `include/libinger.h` is generated from this file, comments included; the rest of the
+//! header's text is in `cbindgen.toml`.
 
+use crate::error::Error;
 use crate::linger::in_function;
 use crate::preempt;
 use crate::task::{self, State, Stop, Task};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::mem::{align_of, offset_of, size_of};
 use std::ptr::null_mut;
+use std::sync::OnceLock;
 
-/// A preemptible function: see `linger_t` in libinger.h.
+/// A preemptible function: finished, stopped, or failed.
+///
+/// It belongs to whoever launched it, may be moved and stored, but a copy and the original must not both
+/// be used. One kernel thread uses it at a time; it need not always be the same. A handle that is
+/// neither complete nor cancelled holds memory and a set of libraries until it is.
+///
+/// A handle that is all zero has no function: resuming it fails with EINVAL, cancelling it does nothing.
 #[repr(C, align(8))]
 #[derive(Debug)]
 pub struct linger_t {
     /// The function has returned.
     pub is_complete: bool,
-    /// The function stopped last by itself.
+    /// The function stopped last by itself, by pause(); not because its time was up.
     pub is_yielded: bool,
-    /// 0, or the errno value that says why the function could not be launched or resumed.
+    /// 0, or the errno value of what went wrong in the last call with this handle:
+    /// - EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
+    /// - EINVAL: the function is null, the handle has none, or it is running now.
+    /// - ENOMEM: there is no memory for another function.
+    /// - ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
+    /// - ENOSYS: this process cannot run preemptible functions; linger_error() says why.
+    /// - Others: the system refused a timer or the like, and linger_error() says what.
     pub error: c_int,
-    /// The library's own.
+    /// The library's own; null if there is nothing to resume or to cancel.
     pub continuation: *mut c_void,
 }
 
-const FAILED: fn(c_int) -> linger_t =
-    |error| linger_t { is_complete: false, is_yielded: false, error, continuation: null_mut() };
+// The header promises this layout, to compilers of other languages too.
+const _: () = {
+    assert!(size_of::<linger_t>() == 16 && align_of::<linger_t>() == 8);
+    assert!(offset_of!(linger_t, is_yielded) == 1 && offset_of!(linger_t, error) == 4);
+    assert!(offset_of!(linger_t, continuation) == 8);
+};
 
-fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -> Result<linger_t, crate::Error> {
+impl linger_t {
+    fn failed(error: c_int) -> Self {
+        linger_t { is_complete: false, is_yielded: false, error, continuation: null_mut() }
+    }
+}
+
+// ---------------------------------------------------------------------------------- launch, resume, cancel
+
+/// Calls `function(argument)` on the calling kernel thread, for at most `us` microseconds.
+///
+/// Returns when the function has returned, has called pause(), or its time is up. `us` 0 prepares the
+/// function without running it; UINT64_MAX sets no limit. To the function it looks as if it ran
+/// on a thread of its own: errno, thread-locals and the state of every shared library are its own;
+/// heap, files, environment and the program's own variables are the process's. It may launch others.
+///
+/// # Errors
+///
+/// In the handle's `error`; then nothing has run, unless `error` is ECANCELED.
+///
+/// # Safety
+///
+/// `function` may be called with `argument`, now and on any kernel thread that resumes it; what the
+/// argument points to stays valid until the handle is complete or cancelled. The function leaves by
+/// returning or by pthread_exit(): no longjmp() and no C++ exception goes beyond it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_launch(
+    function: Option<unsafe extern "C" fn(*mut c_void)>,
+    us: u64,
+    argument: *mut c_void,
+) -> linger_t {
+    bracketed(|| match function {
+        None => linger_t::failed(fail(libc::EINVAL, "the function is null")),
+        Some(function) => try_launch(function, us, argument).unwrap_or_else(|error| linger_t::failed(report(&error))),
+    })
+}
+
+/// Lets an unfinished function go on, on the calling kernel thread, for at most `us` microseconds.
+///
+/// Returns when the function has returned, has called pause(), or its time is up. The time is
+/// counted anew. Does nothing if `linger` is null or complete, or `us` is 0; UINT64_MAX sets no limit.
+///
+/// # Errors
+///
+/// In the handle's `error`. A function that could not be resumed is still there unless `error` is
+/// ECANCELED.
+///
+/// # Safety
+///
+/// `linger` is null, or points to a handle that no other kernel thread uses now.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
+    // SAFETY: the caller's promise.
+    let Some(linger) = (unsafe { linger.as_mut() }) else { return };
+    if linger.is_complete {
+        return;
+    }
+    if !linger.continuation.is_null() {
+        linger.error = 0;
+        bracketed(|| run(linger, us));
+    } else if linger.error == 0 {
+        linger.error = bracketed(|| fail(libc::EINVAL, "the handle has no function"));
+    }
+}
+
+/// Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
+/// again for other functions. So are those of the functions that it has launched and not finished.
+///
+/// Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
+/// function. What the function had allocated and not freed is leaked, as are descriptors that it had open
+/// (but for those of its stdio streams, which are closed, unwritten contents lost). Locks of the program
+/// that it held stay taken; see linger_defer().
+///
+/// # Safety
+///
+/// As for linger_resume(). And nothing outside uses, from now on, what lies on the function's stack or
+/// in its thread-locals: what it has given to other threads, and what it has entered into lists that
+/// live on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
+    // SAFETY: the caller's promise.
+    let Some(linger) = (unsafe { linger.as_mut() }) else { return };
+    let task: *mut Task = linger.continuation.cast();
+    if task.is_null() {
+        return;
+    }
+    // SAFETY: the handle's own task, which the handle forgets where it is given up; the caller's promise.
+    bracketed(|| unsafe {
+        match (*task).state {
+            State::Prepared => Task::release(task),
+            State::Stopped(Stop::Paused | Stop::Preempted) => Task::reclaim(task),
+            _ => {
+                linger.error = fail(libc::EINVAL, NOT_STOPPED);
+                return;
+            }
+        }
+        linger.continuation = null_mut();
+        linger.is_yielded = false;
+        linger.error = libc::ECANCELED;
+    });
+}
+
+const NOT_STOPPED: &str = "the function is running, or the handle is a copy of one that was used since";
+
+fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -> Result<linger_t, Error> {
     task::init()?;
     let task = Task::take()?;
     let mut linger = linger_t { is_complete: false, is_yielded: false, error: 0, continuation: task.cast() };
@@ -34,6 +157,8 @@ fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -
 }
 
 /// Runs the handle's task, and records what became of it.
+///
+/// Context: bracketed.
 fn run(linger: &mut linger_t, budget_us: u64) {
     let task: *mut Task = linger.continuation.cast();
     if budget_us == 0 {
@@ -44,7 +169,7 @@ fn run(linger: &mut linger_t, budget_us: u64) {
         match (*task).state {
             State::Prepared | State::Stopped(Stop::Paused | Stop::Preempted) => Task::run(task, budget_us),
             _ => {
-                linger.error = libc::EINVAL;
+                linger.error = fail(libc::EINVAL, NOT_STOPPED);
                 return;
             }
         }
@@ -58,89 +183,23 @@ fn run(linger: &mut linger_t, budget_us: u64) {
             unsafe { Task::release(task) };
         }
         Ok(Stop::Ended) => {
-            linger.error = libc::ECANCELED;
+            linger.is_yielded = false;
+            linger.error = report(&Error::Ended);
             linger.continuation = null_mut();
             // SAFETY: the task is not used again; C's contract is that of reclaim.
             unsafe { Task::reclaim(task) };
         }
         Ok(stop) => linger.is_yielded = stop == Stop::Paused,
-        Err(error) => linger.error = error.errno(),
+        Err(error) => linger.error = report(&error),
     }
 }
 
-/// Our own code, entered from C: preemption deferred, starting libset, and no panic gets out.
-fn bracketed<T>(body: impl FnOnce() -> T) -> T {
-    struct AbortGuard;
-    impl Drop for AbortGuard {
-        fn drop(&mut self) {
-            std::process::abort();
-        }
-    }
-    // SAFETY: left below, on the same TCB.
-    let table = unsafe { gotcha::libgotcha_enter() };
-    let guard = AbortGuard;
-    let result = body();
-    std::mem::forget(guard);
-    // SAFETY: undoes enter.
-    unsafe { gotcha::libgotcha_leave(table) };
-    result
-}
+// ---------------------------------------------------------------------------------- inside a function
 
-/// Calls `function(argument)` for at most `us` microseconds: see libinger.h.
+/// Stops the preemptible function that calls it; its launcher goes on, and may resume it.
 ///
-/// # Safety
-///
-/// The function may be called with the argument, on any kernel thread that resumes it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn linger_launch(function: Option<task::Function>, us: u64, argument: *mut c_void) -> linger_t {
-    let Some(function) = function else {
-        return FAILED(libc::EINVAL);
-    };
-    bracketed(|| try_launch(function, us, argument).unwrap_or_else(|error| FAILED(error.errno())))
-}
-
-/// Lets an unfinished function go on for at most `us` microseconds: see libinger.h.
-///
-/// # Safety
-///
-/// `linger` is null or points to a handle that `launch` returned and no other thread uses now.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
-    // SAFETY: the caller's promise.
-    let Some(linger) = (unsafe { linger.as_mut() }) else { return };
-    if linger.is_complete || linger.continuation.is_null() {
-        return;
-    }
-    linger.error = 0;
-    bracketed(|| run(linger, us));
-}
-
-/// Cancels an unfinished function: see libinger.h.
-///
-/// # Safety
-///
-/// As for [`linger_resume`]; and nothing outside points into the function's frames or thread-locals.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
-    // SAFETY: the caller's promise.
-    let Some(linger) = (unsafe { linger.as_mut() }) else { return };
-    let task: *mut Task = linger.continuation.cast();
-    if task.is_null() {
-        return;
-    }
-    linger.continuation = null_mut();
-    linger.is_yielded = false;
-    linger.error = libc::ECANCELED;
-    // SAFETY: the handle's own task, which it has forgotten; the caller's promise.
-    bracketed(|| unsafe {
-        match (*task).state {
-            State::Prepared => Task::release(task),
-            _ => Task::reclaim(task),
-        }
-    });
-}
-
-/// Stops the calling preemptible function; outside one it is POSIX pause(2): see libinger.h.
+/// Returns 0 when it has been resumed. Outside a preemptible function it is POSIX pause(2): waits for a
+/// signal's handler, and returns -1 with errno EINTR.
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_pause() -> c_int {
     bracketed(|| {
@@ -150,56 +209,135 @@ pub extern "C" fn linger_pause() -> c_int {
             0
         } else {
             // SAFETY: waits for a signal.
-            unsafe { libc::pause() }
+            unsafe { gotcha::libgotcha_pause() }
         }
     })
 }
 
-/// Defers preemption until the matching [`linger_undefer`]: see libinger.h.
+/// Defers preemption of the calling function: a timeout that comes meanwhile takes effect in the
+/// matching linger_undefer(). Nests; takes a few ns. Outside a preemptible function it does nothing.
+///
+/// For code that takes a lock which the launcher takes too: stopped in the middle, the function would
+/// keep the lock, and its launcher wait for it for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_defer() {
     preempt::defer();
 }
 
-/// Ends the innermost [`linger_defer`]: see libinger.h.
+/// Ends the innermost linger_defer().
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_undefer() {
     preempt::undefer();
 }
 
-/// How many functions can be unfinished at the same time: see libinger.h.
+// ---------------------------------------------------------------------------------- information
+
+/// How many functions can be unfinished at the same time, in the whole process.
+///
+/// An upper bound until the limit has been met once: what the system grants is known only then.
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_concurrency_limit() -> usize {
-    crate::concurrency_limit()
+    bracketed(crate::concurrency_limit)
 }
 
-/// [`linger_launch`] by its historic name.
+/// The cause of the calling thread's last failed call, as a sentence; "" if none has failed.
+///
+/// The string is valid until the next failed call of this thread. Inside a preemptible function:
+/// of that function's calls.
+#[unsafe(no_mangle)]
+pub extern "C" fn linger_error() -> *const c_char {
+    bracketed(|| {
+        let Some(key) = cause_key() else { return c"".as_ptr() };
+        // SAFETY: the key exists.
+        let cause: *const c_char = unsafe { libc::pthread_getspecific(key) }.cast();
+        if cause.is_null() { c"".as_ptr() } else { cause }
+    })
+}
+
+/// A key of the C library, not a `thread_local!`: this library's thread-locals take static storage, of
+/// which a program that opens it with dlopen() has little left.
+fn cause_key() -> Option<libc::pthread_key_t> {
+    unsafe extern "C" fn free(cause: *mut c_void) {
+        // At a function's end this runs as code of the function, preemptible.
+        // SAFETY: what fail() stored, and the last use of it.
+        bracketed(|| drop(unsafe { CString::from_raw(cause.cast()) }));
+    }
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+    *KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: `key` is valid for writes, and the destructor takes what fail() stores.
+        (unsafe { libc::pthread_key_create(&mut key, Some(free)) } == 0).then_some(key)
+    })
+}
+
+/// Keeps the cause for `linger_error`, and returns `errno`.
+///
+/// Context: bracketed.
+fn fail(errno: c_int, cause: &str) -> c_int {
+    // A cause that names a file could hold anything but NUL: the C library's strings are where it comes from.
+    if let (Some(key), Ok(cause)) = (cause_key(), CString::new(cause)) {
+        let cause = cause.into_raw();
+        // SAFETY: the key exists; its values came from CString::into_raw, and the old one is not used again.
+        unsafe {
+            let old: *mut c_char = libc::pthread_getspecific(key).cast();
+            if libc::pthread_setspecific(key, cause.cast()) != 0 {
+                drop(CString::from_raw(cause));
+            } else if !old.is_null() {
+                drop(CString::from_raw(old));
+            }
+        }
+    }
+    errno
+}
+
+fn report(error: &Error) -> c_int {
+    fail(error.errno(), &error.to_string())
+}
+
+/// Our own code, entered from C: preemption deferred, starting libset. A panic ends the process where it
+/// would leave the `extern "C"` function.
+fn bracketed<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: left below, on the same TCB.
+    let table = unsafe { gotcha::libgotcha_enter() };
+    let result = body();
+    // SAFETY: undoes enter.
+    unsafe { gotcha::libgotcha_leave(table) };
+    result
+}
+
+// ---------------------------------------------------------------------------------- historic names
+
+/// linger_launch() by its historic name.
 ///
 /// # Safety
 ///
-/// As for [`linger_launch`].
+/// As for linger_launch().
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn launch(function: Option<task::Function>, us: u64, argument: *mut c_void) -> linger_t {
+pub unsafe extern "C" fn launch(
+    function: Option<unsafe extern "C" fn(*mut c_void)>,
+    us: u64,
+    argument: *mut c_void,
+) -> linger_t {
     // SAFETY: the caller's promise.
     unsafe { linger_launch(function, us, argument) }
 }
 
-/// [`linger_resume`] by its historic name.
+/// linger_resume() by its historic name.
 ///
 /// # Safety
 ///
-/// As for [`linger_resume`].
+/// As for linger_resume().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn resume(linger: *mut linger_t, us: u64) {
     // SAFETY: the caller's promise.
     unsafe { linger_resume(linger, us) }
 }
 
-/// [`linger_cancel`] by its historic name.
+/// linger_cancel() by its historic name.
 ///
 /// # Safety
 ///
-/// As for [`linger_cancel`].
+/// As for linger_cancel().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cancel(linger: *mut linger_t) {
     // SAFETY: the caller's promise.

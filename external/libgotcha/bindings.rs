@@ -87,6 +87,9 @@ unsafe extern "C" {
     pub fn libgotcha_tcb_finish();
 }
 unsafe extern "C" {
+    pub fn libgotcha_group_prepare(group: ::core::ffi::c_long);
+}
+unsafe extern "C" {
     pub fn libgotcha_group_finish(group: ::core::ffi::c_long);
 }
 unsafe extern "C" {
@@ -159,6 +162,9 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn libgotcha_base(name: *const ::core::ffi::c_char) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
+    pub fn libgotcha_pause() -> ::core::ffi::c_int;
 }
 pub type libgotcha_group_t = ::core::ffi::c_long;
 unsafe extern "C" {

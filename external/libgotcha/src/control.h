@@ -49,6 +49,8 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *);
 struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
 /* On a virtual TCB, at the end of a function: destructors of its thread-locals and keys. */
 void libgotcha_tcb_finish(void);
+/* Before a function starts in `group`, in a bracket: gives it the program's current locale. */
+void libgotcha_group_prepare(long group);
 /* After a function has ended in `group`, in a bracket: writes out the streams that it left open. */
 void libgotcha_group_finish(long group);
 
@@ -93,5 +95,8 @@ void **libgotcha_enter(void);
 void libgotcha_leave(void **table);
 /* Base's definition of a function, past interception. */
 void *libgotcha_base(const char *name);
+/* pause(2) as the program's own calls find it: the control library's signals do not end it. Before
+ * libgotcha_init() too. */
+int libgotcha_pause(void);
 
 #endif

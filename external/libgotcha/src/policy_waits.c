@@ -264,6 +264,10 @@ static int wrap_pause(void) {
 	return result;
 }
 
+int libgotcha_pause(void) {
+	return rows[ROW_pause].base ? wrap_pause() : pause();
+}
+
 /* ------------------------------------------------------------------ descriptors */
 
 /* The mask for the kernel that stands for the program's: it neither blocks nor opens the

@@ -1,0 +1,344 @@
+//! C and C++ programs against libinger.so: each is built and run as position-independent and not, bound
+//! lazily and at once, with and without optimisation.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+// ---------------------------------------------------------------------------------- building
+
+/// Pairwise every combination of the three choices.
+const VARIANTS: [(&str, &[&str]); 4] = [
+    ("pie-now-O2", &["-fPIE", "-pie", "-Wl,-z,now", "-O2"]),
+    ("pie-lazy-O0", &["-fPIE", "-pie", "-Wl,-z,lazy", "-O0"]),
+    ("nopie-now-O0", &["-fno-pie", "-no-pie", "-Wl,-z,now", "-O0"]),
+    ("nopie-lazy-O2", &["-fno-pie", "-no-pie", "-Wl,-z,lazy", "-O2"]),
+];
+
+/// Where libinger.so lies: beside the program that cargo has built, or one folder down.
+fn library_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let target = Path::new(env!("CARGO_BIN_EXE_inger")).parent().expect("a program lies in a folder");
+        let age = |folder: &PathBuf| folder.join("libinger.so").metadata().and_then(|data| data.modified()).ok();
+        let folders = [target.to_path_buf(), target.join("deps")];
+        let newest = folders.into_iter().filter(|folder| age(folder).is_some()).max_by_key(age);
+        newest.expect("cargo builds libinger.so with the tests")
+    })
+}
+
+/// A folder of this process's, gone with the last of its users.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output();
+    output.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Compiles and links; warnings are errors.
+fn build(source: &str, program: &Path, flags: &[&str]) {
+    let cplusplus = source.ends_with(".cpp") || flags.contains(&"c++");
+    let compiler = if cplusplus { "c++" } else { "cc" };
+    let output = run(Command::new(compiler)
+        .arg(if cplusplus { "-std=c++17" } else { "-std=c11" })
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude", "-pthread"])
+        .args(flags)
+        .arg(Path::new("tests/c").join(source))
+        .arg("-o")
+        .arg(program)
+        .arg("-L")
+        .arg(library_folder())
+        .args(if source == "open.c" { &["-ldl"][..] } else { &["-linger"] }));
+    assert!(output.status.success(), "{source} {flags:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// ---------------------------------------------------------------------------------- running
+
+const LONGEST_RUN: Duration = Duration::from_secs(60);
+
+/// Starts a program; one that hangs is killed, and the test fails by its status.
+fn start(program: &Path, arguments: &[&OsStr], environment: &[(&str, &str)]) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("LD_LIBRARY_PATH", library_folder())
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program has just been built");
+    let pid = child.id();
+    let (sender, finished) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if finished.recv_timeout(LONGEST_RUN).is_err() {
+            // SAFETY: sends a signal; the process has not been waited for, so the pid is still its own.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+    });
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let read_stderr = std::thread::spawn(move || read(&mut stderr));
+    let stdout = read(&mut stdout);
+    let stderr = read_stderr.join().expect("reading does not panic");
+    // Not child.wait() alone: the pid stays ours until the watchdog is gone.
+    wait_for_exit(pid);
+    let _ = sender.send(());
+    watchdog.join().expect("the watchdog does not panic");
+    Output { status: child.wait().expect("a child of ours"), stdout, stderr }
+}
+
+/// Waits for a child's end and leaves it to be waited for.
+fn wait_for_exit(pid: u32) {
+    // SAFETY: `info` is valid for writes.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        while libc::waitid(libc::P_PID, pid, &mut info, libc::WEXITED | libc::WNOWAIT) != 0 {}
+    }
+}
+
+fn read(pipe: &mut Option<impl std::io::Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pipe.as_mut().expect("the output is piped").read_to_end(&mut bytes).expect("a pipe can be read");
+    bytes
+}
+
+fn describe(what: &str, output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
+    format!("{what}: {}\nstdout: {}\nstderr: {}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// Builds `source` in each variant and hands it to `check`.
+fn in_each_variant(source: &str, check: impl Fn(&str, &Path)) {
+    let folder = scratch();
+    for (variant, flags) in VARIANTS {
+        let program = folder.path().join(format!("{variant}-{source}.out"));
+        build(source, &program, flags);
+        check(&format!("{source} ({variant})"), &program);
+    }
+}
+
+/// Builds and runs it in each variant; its own checks decide.
+fn passes(source: &str, arguments: &[&str]) {
+    let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
+    in_each_variant(source, |what, program| {
+        let begin = Instant::now();
+        let output = start(program, &arguments, &[]);
+        assert!(output.status.success(), "{}", describe(what, &output));
+        println!("{what}: {:?} {}", begin.elapsed(), String::from_utf8_lossy(&output.stdout));
+    });
+}
+
+// ---------------------------------------------------------------------------------- the programs
+
+#[test]
+fn life_of_a_handle() {
+    passes("basic.c", &[]);
+}
+
+#[test]
+fn nested_launches() {
+    passes("nested.c", &[]);
+}
+
+#[test]
+fn kernel_threads() {
+    passes("threads.c", &[]);
+}
+
+#[test]
+fn library_state_is_isolated() {
+    passes("isolation.c", &[]);
+}
+
+#[test]
+fn heap_is_shared() {
+    passes("heap.c", &[]);
+}
+
+#[test]
+fn child_processes() {
+    passes("forks.c", &[]);
+}
+
+#[test]
+fn signals_of_the_program() {
+    passes("signals.c", &[]);
+}
+
+#[test]
+fn cplusplus() {
+    passes("cplusplus.cpp", &[]);
+}
+
+#[test]
+fn functions_in_data_tables() {
+    passes("table.c", &["25000"]);
+}
+
+#[test]
+fn as_many_as_the_system_grants() {
+    passes("limit.c", &["11"]);
+}
+
+#[test]
+fn more_with_a_tunable() {
+    in_each_variant("limit.c", |what, program| {
+        let output = start(program, &["15".as_ref()], &[("GLIBC_TUNABLES", "glibc.rtld.nns=16")]);
+        assert!(output.status.success(), "{}", describe(what, &output));
+    });
+}
+
+#[test]
+fn fewer_by_environment() {
+    in_each_variant("limit.c", |what, program| {
+        let output = start(program, &["2".as_ref()], &[("LIBGOTCHA_NUMGROUPS", "2")]);
+        assert!(output.status.success(), "{}", describe(what, &output));
+        assert!(String::from_utf8_lossy(&output.stdout).starts_with("2 at once"), "{}", describe(what, &output));
+    });
+}
+
+#[test]
+fn opened_at_run_time() {
+    let library = library_folder().join("libinger.so");
+    passes("open.c", &[library.to_str().expect("a path that is text")]);
+}
+
+#[test]
+fn streams() {
+    in_each_variant("streams.c", |what, program| {
+        let folder = scratch();
+        let output = start(program, &[folder.path().as_os_str()], &[]);
+        assert!(output.status.success(), "{}", describe(what, &output));
+        let stdout = String::from_utf8(output.stdout).expect("the program prints text");
+        for name in ["main", "a", "b", "c"] {
+            let lines = stdout.lines().filter(|line| line.starts_with(&format!("{name} ")));
+            let expected = (0..3000).map(|number| format!("{name} {number} abcdefghijklmnopqrstuvwxyz"));
+            assert!(lines.eq(expected), "{what}: lines of {name} are lost, torn or out of order");
+        }
+        assert_eq!(stdout.lines().count(), 4 * 3000, "{what}");
+        let paused = std::fs::read_to_string(folder.path().join("paused.txt")).expect("the program wrote it");
+        assert_eq!(paused, "left open by a function that is paused\n", "{what}");
+    });
+}
+
+#[test]
+fn end_of_the_process() {
+    // how: status, and what has been written
+    let cases = [
+        ("return", Some(7), "paused outside handler "),
+        ("exit", Some(7), "paused outside inside handler "),
+        ("late", Some(7), "paused outside inside handler "),
+        ("handler", Some(7), "paused outside handler "),
+        ("quick", Some(7), ""),
+        ("abort", None, ""),
+    ];
+    in_each_variant("process_end.c", |what, program| {
+        for (how, status, written) in cases {
+            let output = start(program, &[how.as_ref()], &[]);
+            let what = describe(&format!("{what}, {how}"), &output);
+            assert_eq!(output.status.code(), status, "{what}");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), written, "{what}");
+            assert!(output.stderr.is_empty(), "{what}");
+        }
+    });
+}
+
+#[test]
+fn stack_overflow_is_reported() {
+    in_each_variant("overflow.c", |what, program| {
+        use std::os::unix::process::ExitStatusExt;
+        let output = start(program, &[], &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", describe(what, &output));
+        assert!(stderr.contains("stack overflow in a preemptible function"), "{}", describe(what, &output));
+    });
+}
+
+// ---------------------------------------------------------------------------------- the header and the library
+
+/// The header compiles beside `<unistd.h>`, in both orders and languages, and its pause() is the library's
+/// unless the program wants it otherwise.
+#[test]
+fn header_compiles() {
+    let folder = scratch();
+    let program = folder.path().join("include_order");
+    for language in ["c", "c++"] {
+        for order in ["-DUNISTD_FIRST", "-DUNISTD_LAST"] {
+            for (pause, status) in [("-DPAUSE_YIELDS", 11), ("-DLINGER_NO_PAUSE", 1)] {
+                for (variant, flags) in VARIANTS {
+                    let flags: Vec<_> = [order, pause, "-x", language].iter().chain(flags).copied().collect();
+                    build("include_order.c", &program, &flags);
+                    let output = start(&program, &[], &[]);
+                    let what = format!("{language} {order} {pause} {variant}");
+                    assert_eq!(output.status.code(), Some(status), "{}", describe(&what, &output));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn header_compiles_with_clang() {
+    if Command::new("clang").arg("--version").output().is_err() {
+        println!("skipped: clang is missing, gcc has compiled the header");
+        return;
+    }
+    for (language, standard) in [("c", "-std=c11"), ("c++", "-std=c++17")] {
+        for order in ["-DUNISTD_FIRST", "-DUNISTD_LAST"] {
+            let output = run(Command::new("clang")
+                .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude"])
+                .args(["-x", language, standard, order, "tests/c/include_order.c"]));
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// The dynamic section and symbols of libinger.so, as readelf tells them.
+fn readelf(option: &str) -> String {
+    let output = run(Command::new("readelf").args(["--wide", option]).arg(library_folder().join("libinger.so")));
+    assert!(output.status.success(), "readelf comes with the linker");
+    String::from_utf8(output.stdout).expect("readelf prints text")
+}
+
+#[test]
+fn exports_are_the_interface() {
+    let symbols = readelf("--dyn-syms");
+    let mut exported: Vec<_> = symbols
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.len() >= 8 && matches!(fields[4], "GLOBAL" | "WEAK") && fields[6] != "UND")
+        .map(|fields| fields[7].to_owned())
+        .collect();
+    exported.sort();
+    let interface = [
+        "cancel",
+        "launch",
+        "linger_cancel",
+        "linger_concurrency_limit",
+        "linger_defer",
+        "linger_error",
+        "linger_launch",
+        "linger_pause",
+        "linger_resume",
+        "linger_undefer",
+        "resume",
+    ];
+    assert_eq!(exported, interface);
+}
+
+#[test]
+fn library_asks_for_nothing_private() {
+    let versions = readelf("--version-info");
+    assert!(versions.contains("GLIBC_2.34"), "{versions}");
+    assert!(!versions.contains("GLIBC_PRIVATE"), "{versions}");
+}
+
+#[test]
+fn library_has_a_name_and_stays_loaded() {
+    let dynamic = readelf("--dynamic");
+    assert!(dynamic.contains("Library soname: [libinger.so]"), "{dynamic}");
+    assert!(dynamic.contains("NODELETE"), "{dynamic}");
+}
