@@ -179,14 +179,16 @@ impl Task {
     pub(crate) unsafe fn prepare(task: *mut Task, function: Function, argument: *mut c_void, reserved_bytes: usize) {
         // SAFETY: the caller's promise: nobody else uses the task.
         unsafe {
-            (*task).function = Some(function);
+            let copy = gotcha::libgotcha_group_function((*task).group, function as *mut c_void);
+            // The libset's copy of a library's function, if it is one, has the same type.
+            (*task).function = Some(std::mem::transmute::<*mut c_void, Function>(copy));
             (*task).argument = argument;
             (*task).stack_top = (*task).stack.top().sub(reserved_bytes);
             (*task).innermost = task;
             (*task).state = State::Prepared;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
-            (*(*task).tls).mask_changed = 0;
             (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
+            gotcha::libgotcha_group_prepare((*task).group);
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
     }
@@ -228,7 +230,6 @@ impl Task {
             (*task).innermost = null_mut();
             if gotcha::libgotcha_group_renew((*task).group) {
                 gotcha::libgotcha_tcb_roll_back(&mut (*task).tcb);
-                (*(*task).tls).pending = 0;
                 Task::release(task);
             }
             // else: threads that it started live on in its libset, which is retired with the task
@@ -432,12 +433,33 @@ impl Task {
         let thread = Thread::current();
         // SAFETY: the caller's promise.
         unsafe {
-            let task = (*thread).current.load(Relaxed);
-            // A mask that the function has changed is its own: away while it is paused.
-            let changed = (*(*task).tls).mask_changed != 0;
+            Task::without_own_mask(thread, || {
+                let task = (*thread).current.load(Relaxed);
+                Task::stop(task, task, deadline::now_ns(), reason);
+            });
+        }
+    }
+
+    /// As [`Task::stop_expired`], where preemption was deferred.
+    ///
+    /// Context: a function's stack and TCB, bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and a function is running on it.
+    pub(crate) unsafe fn stop_deferred(thread: *mut Thread, now_ns: u64) {
+        // SAFETY: the caller's promise.
+        unsafe { Task::without_own_mask(thread, || Task::stop_expired(thread, now_ns)) };
+    }
+
+    /// Outside of a handler, a mask that the function has changed is put away by hand while it is stopped.
+    unsafe fn without_own_mask(thread: *mut Thread, stop: impl FnOnce()) {
+        // SAFETY: the callers' promise: the state is the function's, the thread the one that it leaves.
+        unsafe {
+            let changed = (*gotcha::this()).mask_changed != 0;
             let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
             let own_mask = changed.then(|| libsignal::set_thread_mask(&launcher_mask));
-            Task::stop(task, task, deadline::now_ns(), reason);
+            stop();
             if let Some(own_mask) = own_mask {
                 libsignal::set_thread_mask(&own_mask);
             }

@@ -120,6 +120,7 @@ pub struct libgotcha_callbacks {
     pub landing: ::core::option::Option<
         unsafe extern "C" fn(stack_pointer: usize, thread_pointer: *mut usize) -> libgotcha_landing,
     >,
+    pub signal_unblocked: ::core::option::Option<unsafe extern "C" fn()>,
     pub leave_function: ::core::option::Option<unsafe extern "C" fn(reason: ::core::ffi::c_int) -> bool>,
     pub is_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
     pub fault: ::core::option::Option<
@@ -128,7 +129,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 72usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 80usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -139,11 +140,13 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::mask_changing"]
         [::core::mem::offset_of!(libgotcha_callbacks, mask_changing) - 32usize];
     ["Offset of field: libgotcha_callbacks::landing"][::core::mem::offset_of!(libgotcha_callbacks, landing) - 40usize];
+    ["Offset of field: libgotcha_callbacks::signal_unblocked"]
+        [::core::mem::offset_of!(libgotcha_callbacks, signal_unblocked) - 48usize];
     ["Offset of field: libgotcha_callbacks::leave_function"]
-        [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 48usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 56usize];
     ["Offset of field: libgotcha_callbacks::is_own_signal"]
-        [::core::mem::offset_of!(libgotcha_callbacks, is_own_signal) - 56usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 64usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, is_own_signal) - 64usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 72usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

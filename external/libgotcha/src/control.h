@@ -49,6 +49,8 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *);
 struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
 /* On a virtual TCB, at the end of a function: destructors of its thread-locals and keys. */
 void libgotcha_tcb_finish(void);
+/* What a call of `function`, an address in base, is to run in `group`. */
+void *libgotcha_group_function(long group, void *function);
 /* Before a function starts in `group`, in a bracket: gives it the program's current locale. */
 void libgotcha_group_prepare(long group);
 /* After a function has ended in `group`, in a bracket: writes out the streams that it left open. */
@@ -80,6 +82,7 @@ struct libgotcha_callbacks {
 	void (*mask_changing)(uint64_t kernel_mask);    /* this kernel thread's mask outside functions */
 	/* Where a longjmp to `stack_pointer` lands; LANDS_IN_FUNCTION: and on which TCB. */
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
+	void (*signal_unblocked)(void);         /* a function no longer blocks the preemption signal */
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
 	bool (*is_own_signal)(const siginfo_t *);       /* an expiry of the control library's own timers */
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the

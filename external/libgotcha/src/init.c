@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,20 +16,19 @@
  * whose `defer` is never 0. */
 __attribute__((noinline)) void gotcha_hosted_enter(struct hosted_guard *guard) {
 	shared_enter(&guard->shared);
+	errno_in();
 	guard->virtual_tcb = 0;
 	if (THIS.is_virtual) {
 		guard->virtual_tcb = thread_pointer();
+		int error = base_errno();
 		gotcha_set_thread_pointer(THIS.host);
+		guard->host_errno = exchange_errno(error);
 	}
-}
-
-static __attribute__((noinline)) int base_errno(void) {
-	return *gotcha_base_errno();
 }
 
 __attribute__((noinline)) void gotcha_hosted_leave(struct hosted_guard *guard) {
 	if (guard->virtual_tcb) {
-		int error = base_errno();
+		int error = exchange_errno(guard->host_errno);
 		gotcha_set_thread_pointer(guard->virtual_tcb);
 		*gotcha_base_errno() = error;
 	}
@@ -153,6 +153,8 @@ static int start(void) {
 	 || (error = gotcha_glibc_init()) || (error = gotcha_policy_bind()) || (error = gotcha_loader_shadow_init())
 	 || (error = gotcha_trampolines_init()) || (error = gotcha_threads_init()))
 		return error;
+	const char *locale = setlocale(LC_ALL, NULL);
+	gotcha_locale_generation = locale && strcmp(locale, "C") ? 1 : 0;
 	gotcha_base_malloc = gotcha_rows_heap.first[0].base;
 	gotcha_base_free = gotcha_base_symbol("free");
 	warm_unwinder();

@@ -96,6 +96,14 @@ static void *entry_for(const struct libset *set, const struct slot *slot) {
 	return slot->everywhere ? slot->everywhere : gotcha_translate(set, slot->function);
 }
 
+void *libgotcha_group_function(long group, void *function) {
+	const struct row *row = gotcha_policy_find(function);
+	if (row)
+		return row->wrapper ? row->wrapper : function;
+	struct libset *set = gotcha_libset(group);
+	return set ? gotcha_translate(set, function) : function;
+}
+
 void gotcha_table_fill(struct libset *set) {
 	for (size_t i = 0; i < slots_len; i++)
 		set->table[i] = entry_for(set, &slots[i]);

@@ -125,6 +125,7 @@ struct libset {
 	void (*ctype_init)(void);       /* its C library's __ctype_init */
 	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
 	FILE *streams_pristine;         /* ...and what it holds while none is open */
+	unsigned locale_generation;     /* of the program's locale that its pristine state has */
 	bool loading;                   /* its libraries' constructors are running */
 	char *init_heap;                /* what they allocated: rolled back, never freed */
 	char *init_heap_pristine;
@@ -206,6 +207,8 @@ static inline void deferred_leave(void) {
 		libgotcha_take_pending();
 }
 
+/* Counts the program's changes of its locale; 0: it has not set one. */
+extern _Atomic unsigned gotcha_locale_generation;
 void gotcha_streams_flush(struct libset *);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);

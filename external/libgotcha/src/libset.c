@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -250,6 +251,44 @@ void libgotcha_group_free(libgotcha_group_t group) {
 	struct libset *set = gotcha_libset(group);
 	if (set && set->state == LIBSET_TAKEN)
 		set->state = LIBSET_FREE;
+}
+
+/* The locale becomes part of the pristine state: set once per change, and kept by roll backs.
+ * Context: base or hosted, nothing runs in the libset. */
+static void copy_locale(struct libset *set) {
+	unsigned generation = gotcha_locale_generation;
+	char *(*base_setlocale)(int, const char *) = gotcha_base_symbol("setlocale");
+	char *(*own_setlocale)(int, const char *) = libc_copy(set, base_setlocale);
+	const char *locale = base_setlocale(LC_ALL, NULL);
+	char *name = locale ? strdup(locale) : NULL;
+	if (!name)
+		return;
+	roll_back(set);
+	/* what it allocates is part of the pristine state too */
+	struct libset *saved = THIS.set;
+	THIS.set = set;
+	set->loading = true;
+	own_setlocale(LC_ALL, name);
+	set->loading = false;
+	THIS.set = saved;
+	free(name);
+	for (size_t i = 0; i < set->snapshots_len; i++)
+		memcpy(set->snapshots[i].pristine, set->snapshots[i].address, set->snapshots[i].size_bytes);
+	set->init_heap_pristine_bytes = 0;
+	if (!snapshot_init_heap(set))
+		set->locale_generation = generation;
+}
+
+void libgotcha_group_prepare(long group) {
+	struct libset *set = gotcha_libset(group);
+	if (unlikely(set->locale_generation != gotcha_locale_generation)) {
+		struct hosted_guard guard;
+		gotcha_hosted_enter(&guard);
+		gotcha_lock();
+		copy_locale(set);
+		gotcha_unlock();
+		gotcha_hosted_leave(&guard);
+	}
 }
 
 void libgotcha_group_finish(long group) {

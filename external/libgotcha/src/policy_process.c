@@ -20,7 +20,7 @@
 /* own copy, not preempted: a cancel halfway would leak mappings and descriptors, or leave a lock of
  * the process taken */
 #define DEFERRED_FUNCTIONS(X) \
-	X(setlocale) X(newlocale) X(duplocale) X(freelocale) X(opendir) X(fdopendir) X(closedir) X(tzset) \
+	X(newlocale) X(duplocale) X(freelocale) X(opendir) X(fdopendir) X(closedir) X(tzset) \
 	X(getpwnam) X(getpwuid) X(getpwnam_r) X(getpwuid_r) X(getpwent) X(setpwent) X(endpwent) \
 	X(getgrnam) X(getgrgid) X(getgrnam_r) X(getgrgid_r) X(getgrent) X(setgrent) X(endgrent) X(getgrouplist) \
 	X(iconv_open) X(iconv_close) X(catopen) X(catclose) X(syslog) X(openlog) X(closelog)
@@ -30,7 +30,7 @@ enum {
 #define X(name) INDEX_##name,
 	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) EXIT_REGISTRATIONS(X)
 #undef X
-	INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
+	INDEX_setlocale, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
 	INDEX_execl, INDEX_execlp, INDEX_execle,
 };
 static struct row rows[];
@@ -59,6 +59,24 @@ DEFERRED_FUNCTIONS(X)
 	}
 EXIT_REGISTRATIONS(X)
 #undef X
+
+/* A libset starts with the locale that the program has set: libset.c copies it when it has changed. */
+_Atomic unsigned gotcha_locale_generation;
+
+static char *process_setlocale(int category, const char *locale) {
+	char *(*base)(int, const char *) = (char *(*)(int, const char *)) rows[INDEX_setlocale].base;
+	if (in_libset()) {
+		void *own = libc_copy(THIS.set, base);
+		deferred_enter();
+		char *result = ((char *(*)(int, const char *)) own)(category, locale);
+		deferred_leave();
+		return result;
+	}
+	char *result = base(category, locale);
+	if (locale && result)
+		gotcha_locale_generation++;
+	return result;
+}
 
 /* On the caller's TCB: the child keeps only the forking thread, and takes the stack of every other
  * TCB in its list for free. The child's timers do not exist; the control library is told by the
@@ -151,6 +169,7 @@ static struct row rows[] = {
 #define X(name) [INDEX_##name] = { #name, registering_##name },
 	EXIT_REGISTRATIONS(X)
 #undef X
+	[INDEX_setlocale] = { "setlocale", process_setlocale, true },
 	[INDEX_fork] = { "fork", process_fork },
 	[INDEX__Fork] = { "_Fork", process_fork },
 	[INDEX_execve] = { "execve", process_execve, true },

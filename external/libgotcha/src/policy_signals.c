@@ -270,6 +270,8 @@ static int change_mask(int how, const sigset_t *set, sigset_t *old) {
 		raw_mask(SIG_BLOCK, NULL, &now);
 		gotcha_callbacks.mask_changing(now);
 	}
+	if (blocked_before && !THIS.signal_blocked && THIS.is_virtual && gotcha_callbacks.signal_unblocked)
+		gotcha_callbacks.signal_unblocked();
 	if (old) {
 		memset(old, 0, sizeof *old);
 		*(uint64_t *) old = blocked_before ? before | preemption : before;
