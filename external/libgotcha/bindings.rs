@@ -87,6 +87,12 @@ unsafe extern "C" {
     pub fn libgotcha_tcb_finish();
 }
 unsafe extern "C" {
+    pub fn libgotcha_group_function(
+        group: ::core::ffi::c_long,
+        function: *mut ::core::ffi::c_void,
+    ) -> *mut ::core::ffi::c_void;
+}
+unsafe extern "C" {
     pub fn libgotcha_group_prepare(group: ::core::ffi::c_long);
 }
 unsafe extern "C" {
