@@ -76,3 +76,22 @@ impl From<gotcha::Error> for Error {
         }
     }
 }
+
+/// What the library's own calls leave in errno is not for the program to see.
+///
+/// Context: bracketed, and left on the same TCB.
+pub(crate) struct ErrnoGuard(i32);
+
+impl ErrnoGuard {
+    pub(crate) fn new() -> Self {
+        // SAFETY: the C library gives the address of this TCB's errno.
+        ErrnoGuard(unsafe { *libc::__errno_location() })
+    }
+}
+
+impl Drop for ErrnoGuard {
+    fn drop(&mut self) {
+        // SAFETY: as in new.
+        unsafe { *libc::__errno_location() = self.0 };
+    }
+}

@@ -9,7 +9,7 @@
 //! one's point, and resuming it goes on there.
 
 use crate::deadline::{self, NEVER};
-use crate::error::Error;
+use crate::error::{ErrnoGuard, Error};
 use crate::preempt;
 use crate::thread::{PREEMPTION_SIGNAL, Thread};
 use gotcha::{libgotcha_tcb, libgotcha_thread};
@@ -119,6 +119,7 @@ pub(crate) fn unlock_pool() {
 
 impl Task {
     fn make() -> Result<*mut Task, Error> {
+        let _errno = ErrnoGuard::new();
         let group = gotcha::group_new()?;
         let task = Task::with_group(group);
         if task.is_err() {
@@ -211,6 +212,7 @@ impl Task {
     /// `task` is the caller's and not running, and nothing outside points into its frames, thread-locals or
     /// captures.
     pub(crate) unsafe fn reclaim(task: *mut Task) {
+        let _errno = ErrnoGuard::new();
         // SAFETY: the tasks of the chain are stopped with this one; the caller's promise covers their
         // frames, which are what owns the inner ones.
         unsafe {
@@ -243,6 +245,7 @@ impl Task {
     ///
     /// `task` is the caller's, and not running.
     pub(crate) unsafe fn abandon(task: *mut Task) {
+        let _errno = ErrnoGuard::new();
         // SAFETY: the caller's promise; the libset's state is nobody's but the function's.
         unsafe {
             let mut inner = (*task).innermost;
@@ -567,6 +570,7 @@ pub(crate) fn init() -> Result<(), Error> {
 }
 
 fn start() -> Result<(), Error> {
+    let _errno = ErrnoGuard::new();
     preempt::reserve_signal();
     gotcha::init()?;
     deadline::init();

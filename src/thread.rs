@@ -1,7 +1,7 @@
 //! What the library keeps for each kernel thread that has launched a function.
 
 use crate::deadline::{Alarm, NEVER};
-use crate::error::Error;
+use crate::error::{ErrnoGuard, Error};
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
@@ -54,6 +54,7 @@ impl Thread {
 
     #[cold]
     fn make() -> Result<*mut Thread, Error> {
+        let _errno = ErrnoGuard::new();
         let key = *exit_key()?;
         let alternate_stack = provide_alternate_stack()?;
         // The kernel's mask stays open for the preemption signal from here on; that the program had
