@@ -90,21 +90,20 @@ static pid_t process_fork(void) {
 }
 
 /* Across exec an ignored signal stays ignored: the preemption signal's handler hides whether the
- * program ignores it, so that is made true for the call. */
+ * program ignores it, so that is made true for the call.
+ *
+ * No bracket: the caller may be the child of a vfork(), whose successful exec would leave the
+ * parent's memory with the bracket open. The C library's exec functions take no lock. */
 static int exec_with(int index, const void *program, void *arguments, void *environment) {
-	struct hosted_guard guard;
-	gotcha_hosted_enter(&guard);
 	struct sigaction program_action, ours;
 	bool ignored = false;
 	if (gotcha_preemption_signal && gotcha_program_action(gotcha_preemption_signal, &program_action)
 	 && program_action.sa_handler == SIG_IGN)
 		ignored = !libgotcha_sigaction(gotcha_preemption_signal, &program_action, &ours);
-	int result = ((int (*)(const void *, void *, void *)) rows[index].base)(program, arguments, environment);
-	int error = *gotcha_base_errno();
+	const void *function = in_libset() ? libc_copy(THIS.set, rows[index].base) : rows[index].base;
+	int result = ((int (*)(const void *, void *, void *)) function)(program, arguments, environment);
 	if (ignored)
 		libgotcha_sigaction(gotcha_preemption_signal, &ours, NULL);
-	*gotcha_base_errno() = error;
-	gotcha_hosted_leave(&guard);
 	return result;
 }
 
