@@ -11,16 +11,23 @@
 
 /* ------------------------------------------------------------------ crossings */
 
+/* Not inlined, because the address is another one on the other TCB. */
+static __attribute__((noinline)) int exchange_errno(int error) {
+	int before = *gotcha_base_errno();
+	*gotcha_base_errno() = error;
+	return before;
+}
+
 /* Context: any. Afterwards: table base, thread pointer the kernel thread's own, preemption deferred
  * on both TCBs; the stack is unchanged. A signal handler that comes now finds a kernel thread's TCB,
- * whose `defer` is never 0. */
+ * whose `defer` is never 0. errno is carried over and back, and the host's is as it was afterwards. */
 __attribute__((noinline)) void gotcha_hosted_enter(struct hosted_guard *guard) {
 	shared_enter(&guard->shared);
 	errno_in();
 	guard->virtual_tcb = 0;
 	if (THIS.is_virtual) {
 		guard->virtual_tcb = thread_pointer();
-		int error = base_errno();
+		int error = *gotcha_base_errno();
 		gotcha_set_thread_pointer(THIS.host);
 		guard->host_errno = exchange_errno(error);
 	}

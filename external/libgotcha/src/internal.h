@@ -320,6 +320,7 @@ static inline void errno_out(void) {
 struct hosted_guard {
 	struct shared_guard shared;
 	uintptr_t virtual_tcb;          /* 0: was on the kernel thread's own */
+	int host_errno;                 /* what base's errno was there */
 };
 void gotcha_hosted_enter(struct hosted_guard *);
 void gotcha_hosted_leave(struct hosted_guard *);

@@ -119,6 +119,8 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 		deferred_leave();
 		return;
 	}
+	/* base's errno may hold the result of an interrupted shared call */
+	int interrupted_errno = *gotcha_base_errno();
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	int saved_errno = *gotcha_base_errno();
@@ -128,6 +130,7 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 		call_handler(&disposition->action, signal, info, context);
 	*gotcha_base_errno() = saved_errno;
 	gotcha_hosted_leave(&guard);
+	*gotcha_base_errno() = interrupted_errno;
 	THIS.program_signals++;
 }
 

@@ -163,8 +163,10 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 		tcb->thread_pointer = (uintptr_t) allocated;
 		tcb->blocks = blocks;
 		fill_tcb(tcb->thread_pointer, stack, stack_size_bytes);
+		/* a signal that comes while it is current below must find the kernel thread's record */
 		*libgotcha_tcb_state(tcb->thread_pointer) = (struct libgotcha_thread) {
-			.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .hooked = THIS.hooked, .host = host };
+			.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .hooked = THIS.hooked, .host = host,
+			.owner = THIS.owner, .signal_blocked = THIS.signal_blocked };
 		gotcha_set_thread_pointer(tcb->thread_pointer);
 		gotcha_base_ctype_init();
 		set->ctype_init();
