@@ -3,6 +3,7 @@
 //! Most are single instructions of the library's assembly, and are overwritten in memory: the library
 //! needs no hooks for it.
 
+use crate::kinds::Kind;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -35,26 +36,37 @@ pub(crate) enum Fault {
     SharedErrno,
 }
 
-/// A fault, and the line that the report of the run has then.
+/// What shows that a protection is missing.
 pub(crate) struct Control {
     pub(crate) fault: Fault,
-    /// One of these; none: any failure, which may be a crash or a deadlock.
+    /// What runs; empty: everything.
+    pub(crate) kinds: &'static [Kind],
+    /// The report of the run says one of these.
     pub(crate) reports: &'static [&'static str],
+    /// The fault damages whatever code it hits: a crash is as good as a report.
+    pub(crate) may_crash: bool,
+}
+
+const fn control(fault: Fault, kinds: &'static [Kind], reports: &'static [&'static str], may_crash: bool) -> Control {
+    Control { fault, kinds, reports, may_crash }
 }
 
 pub(crate) const CONTROLS: &[Control] = &[
-    Control { fault: Fault::NoXrstor, reports: &["ymm", "x87", "mxcsr"] },
-    Control { fault: Fault::NoFlags, reports: &["registers", "direction", "own signal mask"] },
-    Control { fault: Fault::NoR12, reports: &["registers", "own signal mask"] },
-    Control { fault: Fault::RedZone, reports: &["registers", "own signal mask"] },
-    Control { fault: Fault::NoOwnMask, reports: &["own signal mask"] },
-    Control { fault: Fault::NoMxcsr, reports: &["launcher's modes"] },
-    Control { fault: Fault::NoX87, reports: &["launcher's modes"] },
-    Control { fault: Fault::NoRestart, reports: &["vfork"] },
-    Control { fault: Fault::SharedCodePreempted, reports: &[] },
-    Control { fault: Fault::RawSleep, reports: &["nanosleep"] },
-    Control { fault: Fault::RawMask, reports: &["launcher's mask", "own signal mask"] },
-    Control { fault: Fault::SharedErrno, reports: &["errno"] },
+    control(Fault::NoXrstor, &[Kind::Vectors], &["ymm registers"], true),
+    control(Fault::NoXrstor, &[Kind::X87], &["x87 stack"], true),
+    control(Fault::NoXrstor, &[Kind::Rounding], &["mxcsr"], true),
+    control(Fault::NoFlags, &[Kind::Registers], &["registers"], true),
+    control(Fault::NoFlags, &[Kind::Direction], &["direction flag"], true),
+    control(Fault::NoR12, &[Kind::Registers], &["registers"], true),
+    control(Fault::RedZone, &[Kind::Registers], &["registers"], true),
+    control(Fault::NoOwnMask, &[Kind::Mask], &["own signal mask"], false),
+    control(Fault::NoMxcsr, &[], &["launcher's modes"], false),
+    control(Fault::NoX87, &[], &["launcher's modes"], false),
+    control(Fault::NoRestart, &[], &["vfork"], false),
+    control(Fault::SharedCodePreempted, &[Kind::Heap], &["stuck"], true),
+    control(Fault::RawSleep, &[], &["nanosleep"], false),
+    control(Fault::RawMask, &[], &["launcher's mask", "own signal mask"], false),
+    control(Fault::SharedErrno, &[], &["errno"], false),
 ];
 
 static CURRENT: AtomicUsize = AtomicUsize::new(0);

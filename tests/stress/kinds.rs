@@ -267,6 +267,9 @@ pub(crate) static STORED: OnceLock<StoredAllocator> = OnceLock::new();
 
 /// Before the first launch.
 pub(crate) fn store_allocator() {
+    // One lock for everybody: a function that stops while it holds it would stop everything.
+    // SAFETY: a known parameter.
+    assert_eq!(unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) }, 1);
     STORED.get_or_init(|| StoredAllocator { malloc: libc::malloc, free: libc::free });
 }
 
