@@ -2,6 +2,7 @@
 //! lazily and at once, with and without optimisation.
 
 use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -154,6 +155,30 @@ fn library_state_is_isolated() {
 }
 
 #[test]
+fn jumps() {
+    passes("jumps.c", &[]);
+}
+
+#[test]
+fn jump_out_of_a_function_is_refused() {
+    in_each_variant("jumps.c", |what, program| {
+        let output = start(program, &["out".as_ref()], &[]);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", describe(what, &output));
+        assert_eq!(output.stderr, b"libgotcha: longjmp out of a preemptible function\n", "{}", describe(what, &output));
+    });
+}
+
+#[test]
+fn locale_of_the_program() {
+    passes("locale.c", &[]);
+}
+
+#[test]
+fn ignored_signal_across_exec() {
+    passes("ignored.c", &[]);
+}
+
+#[test]
 fn heap_is_shared() {
     passes("heap.c", &[]);
 }
@@ -249,7 +274,6 @@ fn end_of_the_process() {
 #[test]
 fn stack_overflow_is_reported() {
     in_each_variant("overflow.c", |what, program| {
-        use std::os::unix::process::ExitStatusExt;
         let output = start(program, &[], &[]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", describe(what, &output));
