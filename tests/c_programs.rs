@@ -169,6 +169,11 @@ fn jump_out_of_a_function_is_refused() {
 }
 
 #[test]
+fn loops_inside_the_library() {
+    passes("library_loop.c", &[]);
+}
+
+#[test]
 fn locale_of_the_program() {
     passes("locale.c", &[]);
 }

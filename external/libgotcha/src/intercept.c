@@ -110,28 +110,28 @@ void gotcha_table_fill(struct libset *set) {
 }
 
 /* Policy decides by address, so that every alias of a function follows one row. */
-static void fill_slot(size_t index, void *function, bool is_ifunc) {
+static void fill_slot(size_t index, void *function) {
 	const struct row *row = gotcha_policy_find(function);
 	struct object *home = gotcha_object_at((uintptr_t) function);
 	struct slot *slot = &slots[index];
 	slot->function = function;
 	if (row)
 		slot->everywhere = row->wrapper ? row->wrapper : function;
-	else if (is_ifunc || !home || home->kind != OBJECT_REPLICATED)
+	else if (!home || home->kind != OBJECT_REPLICATED)
 		slot->everywhere = function;
 	gotcha_starting_table[index] = row && row->in_base && row->wrapper ? row->wrapper : function;
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
 }
 
-void *gotcha_trampoline(void *function, bool is_ifunc) {
+void *gotcha_trampoline(void *function) {
 	size_t at = ((uintptr_t) function >> 2) * 2654435761u % HASH_SIZE;
 	for (; by_function[at]; at = (at + 1) % HASH_SIZE)
 		if (slots[by_function[at] - 1].function == function)
 			return trampoline_of(by_function[at] - 1);
 	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(slots_len / CHUNK_SLOTS)))
 		return NULL;
-	fill_slot(slots_len, function, is_ifunc);
+	fill_slot(slots_len, function);
 	by_function[at] = ++slots_len;
 	return trampoline_of(slots_len - 1);
 }
@@ -188,7 +188,7 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	/* an object's own tables of its own functions belong to its copies: they are relocated there */
 	if (type == R_X86_64_64 && home == object)
 		return 0;
-	void *trampoline = gotcha_trampoline(value, ELF64_ST_TYPE(definition->st_info) == STT_GNU_IFUNC);
+	void *trampoline = gotcha_trampoline(value);
 	if (!trampoline)
 		return gotcha_fail(ENOMEM, "more than %d intercepted functions", MAX_SLOTS);
 	if (!remember(word, trampoline, object))
@@ -250,11 +250,11 @@ void *gotcha_intercept_symbol(void *found, const struct libset *set) {
 		return found;
 	Dl_info info;
 	const Elf64_Sym *symbol = NULL;
-	/* the result of an ifunc's resolver has no symbol, or another's */
+	/* what an ifunc's resolver has chosen has no symbol, or another's: a function all the same */
 	bool exact = dladdr1(found, &info, (void **) &symbol, RTLD_DL_SYMENT) && symbol
 		&& home->base + symbol->st_value == (uintptr_t) found;
 	if (exact && !gotcha_is_function(symbol))
 		return set ? gotcha_translate(set, found) : found;
-	void *trampoline = gotcha_trampoline(found, !exact);
+	void *trampoline = gotcha_trampoline(found);
 	return trampoline ? trampoline : found;
 }

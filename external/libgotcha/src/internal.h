@@ -161,8 +161,9 @@ extern const struct engine *gotcha_engine;
 /* ------------------------------------------------------------------ interception (intercept.c) */
 
 int gotcha_trampolines_init(void);
-/* The trampoline of a base function; made if there is none. `is_ifunc`: no copy, base's choice serves all. */
-void *gotcha_trampoline(void *function, bool is_ifunc);
+/* The trampoline of a base function; made if there is none. Of an ifunc: of what its resolver chose, whose
+ * copy is at the same place. */
+void *gotcha_trampoline(void *function);
 /* The function behind an address that is a trampoline, else the address. */
 void *gotcha_trampoline_target(void *address);
 void gotcha_table_fill(struct libset *);
@@ -212,6 +213,7 @@ extern _Atomic unsigned gotcha_locale_generation;
 void gotcha_streams_flush(struct libset *);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
+void gotcha_signals_forked(void);
 int gotcha_threads_init(void);
 bool gotcha_program_action(int signal, struct sigaction *);
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask);
