@@ -47,6 +47,7 @@ enum object_kind {
 	OBJECT_REPLICATED,
 	OBJECT_EXECUTABLE,
 	OBJECT_LOADER,          /* ld.so: one per process */
+	OBJECT_PROGRAM,         /* belongs to the program as the executable does: Rust's std as a library */
 	OBJECT_SHARED,          /* stays in the starting libset; its functions run there */
 	OBJECT_OWN,             /* the object that contains this code, if it is not the executable */
 };

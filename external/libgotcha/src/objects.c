@@ -88,9 +88,9 @@ static enum object_kind classify(const struct object *object, bool defines_mallo
 		return OBJECT_LOADER;
 	if (!strcmp(object->name, "libc.so.6"))
 		return OBJECT_REPLICATED;
-	/* Rust's std as a shared library belongs to the program: it holds the program's own state */
+	/* libstd-<16 hexadecimal digits>.so holds state of the program's own, as static std does */
 	if (!strncmp(object->name, "libstd-", 7) && strlen(object->name) > 20)
-		return OBJECT_SHARED;
+		return OBJECT_PROGRAM;
 	if (!strncmp(object->name, "vgpreload", 9))
 		return OBJECT_SHARED;
 	return listed_as_shared(object) || defines_malloc ? OBJECT_SHARED : OBJECT_REPLICATED;

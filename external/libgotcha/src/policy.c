@@ -134,7 +134,7 @@ static void export_aliases(const struct object *object, void (*visit)(void *, co
 void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
 	for (size_t i = 0; i < gotcha_objects_len; i++) {
 		struct object *object = &gotcha_objects[i];
-		if (object->kind == OBJECT_EXECUTABLE || object->kind == OBJECT_SHARED || object->kind == OBJECT_OWN)
+		if (object->kind != OBJECT_REPLICATED && object->kind != OBJECT_LOADER)
 			export_object(object, visit, closure);
 	}
 	for (size_t i = 0; i < lengthof(shared_data); i++) {

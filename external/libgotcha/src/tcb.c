@@ -103,7 +103,7 @@ static char *module_storage(size_t module) {
 }
 
 static bool is_fresh_at_launch(const struct object *object) {
-	return object->kind == OBJECT_EXECUTABLE || (object->kind == OBJECT_SHARED && !strncmp(object->name, "libstd-", 7));
+	return object->kind == OBJECT_EXECUTABLE || object->kind == OBJECT_PROGRAM;
 }
 
 /* Context: on the new TCB, with preemption deferred; under the lock. */
