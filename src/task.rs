@@ -92,7 +92,11 @@ struct Idle(*mut Task);
 unsafe impl Send for Idle {}
 
 fn pool() -> MutexGuard<'static, Vec<Idle>> {
-    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    // Waiting for a lock of the standard library can leave an error number.
+    POOL.try_lock().unwrap_or_else(|_| {
+        let _errno = ErrnoGuard::new();
+        POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    })
 }
 
 /// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
@@ -566,11 +570,16 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
 #[inline]
 pub(crate) fn init() -> Result<(), Error> {
     static STARTED: OnceLock<Result<(), Error>> = OnceLock::new();
-    STARTED.get_or_init(start).clone()
+    match STARTED.get() {
+        Some(started) => started.clone(),
+        None => {
+            let _errno = ErrnoGuard::new();
+            STARTED.get_or_init(start).clone()
+        }
+    }
 }
 
 fn start() -> Result<(), Error> {
-    let _errno = ErrnoGuard::new();
     preempt::reserve_signal();
     gotcha::init()?;
     deadline::init();
