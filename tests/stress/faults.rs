@@ -14,8 +14,8 @@ pub(crate) enum Fault {
     NoXrstor = 1,
     /// ...does not load the flags.
     NoFlags,
-    /// ...does not load r12.
-    NoR12,
+    /// ...does not load rdi.
+    NoRdi,
     /// ...uses the red zone.
     RedZone,
     /// ...does not install the function's own signal mask.
@@ -57,7 +57,7 @@ pub(crate) const CONTROLS: &[Control] = &[
     control(Fault::NoXrstor, &[Kind::Rounding], &["mxcsr"], true),
     control(Fault::NoFlags, &[Kind::Registers], &["registers"], true),
     control(Fault::NoFlags, &[Kind::Direction], &["direction flag"], true),
-    control(Fault::NoR12, &[Kind::Registers], &["registers"], true),
+    control(Fault::NoRdi, &[Kind::Registers], &["registers"], true),
     control(Fault::RedZone, &[Kind::Registers], &["registers"], true),
     control(Fault::NoOwnMask, &[Kind::Mask], &["own signal mask"], false),
     control(Fault::NoMxcsr, &[], &["launcher's modes"], false),
@@ -89,8 +89,8 @@ pub(crate) fn inject(fault: Fault) {
             &[0x48, 0x8b, 0x94, 0x24, 0xb0, 0, 0, 0],
             &[0xba, 0x02, 0x02, 0x00, 0x00, 0x0f, 0x1f, 0x00],
         ),
-        // mov 72(%rsp), %r12
-        Fault::NoR12 => overwrite(resume, &[0x4c, 0x8b, 0x64, 0x24, 0x48], &[0x0f, 0x1f, 0x44, 0x00, 0x00]),
+        // mov 104(%rsp), %rdi; not a register that the handler would preserve anyway
+        Fault::NoRdi => overwrite(resume, &[0x48, 0x8b, 0x7c, 0x24, 0x68], &[0x0f, 0x1f, 0x44, 0x00, 0x00]),
         Fault::RedZone => {
             // lea -144(%rcx), %rcx: becomes lea -16(%rcx), %rcx
             overwrite(resume, &[0x48, 0x8d, 0x89, 0x70, 0xff, 0xff, 0xff], &[0x48, 0x8d, 0x89, 0xf0, 0xff, 0xff, 0xff]);

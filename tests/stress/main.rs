@@ -58,9 +58,9 @@ struct Exchange {
 }
 
 impl Exchange {
+    /// Takes only what it was given: or on a busy machine one launcher would do everything.
     fn take(&self, launcher: usize) -> Option<Job> {
-        let from = |launcher: usize| self.queues[launcher].lock().unwrap().pop_front();
-        from(launcher).or_else(|| from((launcher + 1) % LAUNCHERS))
+        self.queues[launcher].lock().unwrap().pop_front()
     }
 
     fn give(&self, launcher: usize, job: Job) {
@@ -387,7 +387,7 @@ fn every_kind_of_code_is_preempted_unharmed() {
     for kind in &run.kinds {
         let tally = &run.tallies[*kind as usize];
         let (preemptions, migrations) = (tally.preemptions.load(Relaxed), tally.migrations.load(Relaxed));
-        assert!(migrations >= preemptions / 10, "{}: {migrations} migrations", kind.name());
+        assert!(migrations >= preemptions / 2, "{}: {migrations} migrations", kind.name());
     }
     assert!(!run.failed.load(Relaxed), "see the report above");
 }
