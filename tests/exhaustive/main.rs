@@ -3,9 +3,9 @@
 //!
 //! Each scenario runs in a process of its own, which is single-stepped from one mark to another (`tracer`).
 //! It tests one expiry at a time, not several within one window, except where a scenario's window is
-//! what follows an expiry. An instruction in a loop is interrupted in its first rounds only, and only
-//! every so many-th instruction is in a debug build, whose code is several times as long; with
-//! `INGER_CI` set all are.
+//! what follows an expiry. At the same places, but at fewer of them, signals of the program arrive.
+//! An instruction in a loop is interrupted in its first rounds only, and in a debug build, whose code is
+//! several times as long, only every so many-th one is; with `INGER_CI` set all are.
 
 mod marks;
 mod scenarios;
@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tracer::Options;
+use tracer::{Event, Options, Outcome};
 
 pub(crate) const SCENARIO_VARIABLE: &str = "INGER_EXHAUSTIVE";
 
@@ -50,20 +50,29 @@ fn main() -> ExitCode {
     if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// All that happens, at each instruction.
+const THOROUGH: &[(Event, usize)] =
+    &[(Event::Expiry, 1), (Event::Program(libc::SIGALRM), 1), (Event::Program(libc::SIGUSR1), 1)];
+/// Primes, so that no loop is always met at the same place.
+const FAIR: &[(Event, usize)] =
+    &[(Event::Expiry, 1), (Event::Program(libc::SIGALRM), 5), (Event::Program(libc::SIGUSR1), 7)];
+const QUICK: &[(Event, usize)] =
+    &[(Event::Expiry, 7), (Event::Program(libc::SIGALRM), 29), (Event::Program(libc::SIGUSR1), 31)];
+const EXPIRY: &[(Event, usize)] = &[(Event::Expiry, 1)];
+
 fn options(scenario: &Scenario) -> Options {
-    let thorough = !cfg!(debug_assertions) || std::env::var_os("INGER_CI").is_some();
-    let stride = match std::env::var("INGER_EXHAUSTIVE_STRIDE") {
-        Ok(stride) => stride.parse().unwrap_or(1),
-        Err(_) if thorough || scenario.expect != Expect::Success => 1,
-        // a prime, so that no loop is always met at the same place
-        Err(_) => 7,
+    let events = match () {
+        () if !scenario.program_signals => EXPIRY,
+        () if std::env::var_os("INGER_CI").is_some() => THOROUGH,
+        () if cfg!(debug_assertions) => QUICK,
+        () => FAIR,
     };
     let (failures_max, patience) = match scenario.expect {
         Expect::Success => (5, Duration::from_secs(10)),
         Expect::SomeFailure => (1, Duration::from_secs(1)),
         Expect::Failures(count) => (count + 1, Duration::from_secs(10)),
     };
-    Options { stride, visits_max: 4, failures_max, patience }
+    Options { events, visits_max: 4, failures_max, patience }
 }
 
 fn run_one(scenario: &Scenario) -> bool {
@@ -89,9 +98,10 @@ fn run_one(scenario: &Scenario) -> bool {
         (false, Expect::Success) => "FAILED",
         (false, _) => "FAILED: the negative control was not found as it should be",
     };
+    let Outcome { instructions, branches, .. } = outcome;
     println!(
-        "exhaustive {}: {} instructions, {} preempted, {seconds:.1} s ... {verdict}",
-        scenario.name, outcome.instructions, outcome.branches
+        "exhaustive {}: {instructions} instructions, {branches} branches, {seconds:.1} s ... {verdict}",
+        scenario.name
     );
     if !passed {
         outcome.failures.iter().for_each(|failure| println!("    {failure}"));

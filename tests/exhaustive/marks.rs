@@ -4,7 +4,7 @@
 //! needs no register and no memory.
 
 use std::ffi::c_void;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What a mark says; the displacement of the no-op behind it.
 pub(crate) const HELLO: u8 = 1; // rdi: address of the Hello
@@ -21,6 +21,8 @@ pub(crate) struct Hello {
     pub(crate) ends: [usize; 3],
     /// What the timer puts into its signals.
     pub(crate) cookie: usize,
+    /// Where to store how soon a branch's timer is to expire; 0: not armed.
+    pub(crate) delay_ns: usize,
     /// Shared memory for what went wrong, a C string.
     pub(crate) report: usize,
 }
@@ -48,6 +50,7 @@ unsafe extern "C" {
     pub(crate) safe fn exhaustive_registers_handler();
     pub(crate) fn exhaustive_torn(first: *mut u32, second: *mut u32);
     safe static exhaustive_branch: [u8; 0];
+    safe static exhaustive_delay_ns: AtomicU64;
     safe static exhaustive_registers_step_end: [u8; 0];
     safe static exhaustive_registers_resume_end: [u8; 0];
 }
@@ -69,8 +72,14 @@ pub(crate) fn hello(cookie: usize, report: usize) -> Hello {
             exhaustive_registers_resume_end.as_ptr().addr(),
         ],
         cookie,
+        delay_ns: (&raw const exhaustive_delay_ns).addr(),
         report,
     }
+}
+
+/// The tracer sends a signal of the program instead of an expiry.
+pub(crate) fn is_program_signal() -> bool {
+    exhaustive_delay_ns.load(Relaxed) != 0
 }
 
 /// Calls `function` with known values in the registers that a call preserves, and the given rounding
@@ -135,7 +144,7 @@ EX_FUNCTION exhaustive_expire_start
 /* The tracer sends the process here to split it in two; it restores all registers afterwards.
  * The parent arrives at the breakpoint with the branch's pid in rax. The branch, a child of the
  * tracer and traced, arrives there with the number of its timer in rax: timers are not inherited,
- * so it makes itself one like the one that it lost. The stack, whichever it is, is not touched. */
+ * so it makes itself one like the one that it lost, armed if exhaustive_delay_ns is not 0. The stack, whichever it is, is not touched. */
 EX_FUNCTION exhaustive_branch
 	mov	${SYS_CLONE}, %eax
 	mov	${CLONE_FLAGS}, %edi
@@ -153,6 +162,14 @@ EX_FUNCTION exhaustive_branch
 	mov	${CLOCK_MONOTONIC}, %edi
 	lea	exhaustive_cookie(%rip), %rsi
 	lea	exhaustive_timer(%rip), %rdx
+	syscall
+	test	%rax, %rax
+	jnz	1f
+	mov	${SYS_TIMER_SETTIME}, %eax
+	mov	exhaustive_timer(%rip), %edi
+	xor	%esi, %esi
+	lea	exhaustive_setting(%rip), %rdx
+	xor	%r10d, %r10d
 	syscall
 	test	%rax, %rax
 	jnz	1f
@@ -342,6 +359,11 @@ exhaustive_tid:
 exhaustive_timer:
 	.long	0
 	.balign	8
+exhaustive_setting:			/* struct itimerspec */
+	.quad	0, 0, 0
+	.globl	exhaustive_delay_ns
+exhaustive_delay_ns:
+	.quad	0
 exhaustive_patterns:
 	.irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17
 	.quad	0x0123456789abcdef * \n
@@ -360,6 +382,7 @@ exhaustive_patterns:
     SYS_CLONE = const libc::SYS_clone,
     SYS_GETTID = const libc::SYS_gettid,
     SYS_TIMER_CREATE = const libc::SYS_timer_create,
+    SYS_TIMER_SETTIME = const libc::SYS_timer_settime,
     CLOCK_MONOTONIC = const libc::CLOCK_MONOTONIC,
     CLONE_FLAGS = const libc::CLONE_PARENT | libc::CLONE_PTRACE | libc::SIGCHLD,
     SIGALRM = const libc::SIGALRM,

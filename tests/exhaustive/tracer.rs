@@ -12,11 +12,20 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
+/// What happens at each instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Our timer expires, and the deadline has passed.
+    Expiry,
+    /// The program gets a signal of its own, for which it has a handler; our timer expires soon after.
+    Program(i32),
+}
+
 /// How a scenario is run.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
-    /// Branch at every n-th instruction.
-    pub(crate) stride: usize,
+    /// What happens, and that it does at every n-th instruction.
+    pub(crate) events: &'static [(Event, usize)],
     /// An instruction in a loop is branched at so many times.
     pub(crate) visits_max: usize,
     /// Give up after so many failures.
@@ -33,6 +42,12 @@ pub(crate) struct Outcome {
     pub(crate) failures: Vec<String>,
 }
 
+/// After a signal of the program, the expiry that the trunk has lost.
+const SOON_NS: u64 = 50_000;
+
+/// In a signal mask.
+const ALARM: u64 = 1 << (libc::SIGALRM - 1);
+
 struct Trunk {
     process: Child,
     pid: i32,
@@ -48,7 +63,7 @@ pub(crate) fn run(scenario: &str, options: Options) -> Result<Outcome, String> {
     outcome
 }
 
-enum Event {
+enum Halt {
     /// A mark, with its meaning.
     Mark(u8),
     /// One instruction was executed.
@@ -72,11 +87,11 @@ impl Trunk {
         }
         let process = command.spawn().map_err(|error| format!("{scenario}: {error}"))?;
         let pid = process.id() as i32;
-        let hello = Hello { branch: 0, ends: [0; 3], cookie: 0, report: 0 };
+        let hello = Hello { branch: 0, ends: [0; 3], cookie: 0, delay_ns: 0, report: 0 };
         let mut trunk = Trunk { process, pid, hello };
         wait(pid)?; // the exec
         request(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_EXITKILL as usize)?;
-        let Event::Mark(marks::HELLO) = trunk.go_on(libc::PTRACE_CONT, 0)? else {
+        let Halt::Mark(marks::HELLO) = trunk.go_on(libc::PTRACE_CONT, 0)? else {
             return Err("no hello".into());
         };
         let address = registers(pid)?.rdi as usize;
@@ -85,7 +100,7 @@ impl Trunk {
     }
 
     /// Lets it run until something happens that concerns us; genuine expiries and ends of children do not.
-    fn go_on(&self, how: u32, signal: i32) -> Result<Event, String> {
+    fn go_on(&self, how: u32, signal: i32) -> Result<Halt, String> {
         request(how, self.pid, 0, signal as usize)?;
         loop {
             let status = wait(self.pid)?;
@@ -96,7 +111,7 @@ impl Trunk {
             match libc::WSTOPSIG(status) {
                 libc::SIGTRAP => return self.classify(),
                 libc::SIGALRM | libc::SIGCHLD => request(how, self.pid, 0, 0)?,
-                signal => return Ok(Event::Signal(signal)),
+                signal => return Ok(Halt::Signal(signal)),
             }
         }
     }
@@ -105,17 +120,17 @@ impl Trunk {
         describe(ExitStatus::from_raw(status))
     }
 
-    fn classify(&self) -> Result<Event, String> {
+    fn classify(&self) -> Result<Halt, String> {
         // SAFETY: a siginfo_t holds integers and pointers.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         request(libc::PTRACE_GETSIGINFO, self.pid, 0, (&raw mut info).addr())?;
         // asm-generic/siginfo.h: SI_KERNEL is what int3 gives, TRAP_TRACE and TRAP_BRKPT are steps
         const SI_KERNEL: i32 = 0x80;
         if info.si_code != SI_KERNEL {
-            return Ok(Event::Step);
+            return Ok(Halt::Step);
         }
         let code: [u8; 4] = read(self.pid, registers(self.pid)?.rip as usize)?;
-        Ok(if code[..3] == [0x0f, 0x1f, 0x40] { Event::Mark(code[3]) } else { Event::Breakpoint })
+        Ok(if code[..3] == [0x0f, 0x1f, 0x40] { Halt::Mark(code[3]) } else { Halt::Breakpoint })
     }
 
     fn explore(&mut self, options: Options) -> Result<Outcome, String> {
@@ -129,11 +144,17 @@ impl Trunk {
             }
             let visit: &mut usize = visits.entry(registers.rip).or_default();
             *visit += 1;
-            if outcome.instructions % options.stride == 0 && *visit <= options.visits_max {
+            let events = options.events.iter().filter(|(_, stride)| outcome.instructions.is_multiple_of(*stride));
+            for &(event, _) in events.filter(|_| *visit <= options.visits_max) {
+                // The kernel keeps one pending signal of a number: ours and the program's would be one.
+                if event == Event::Program(libc::SIGALRM) && mask(self.pid)? & ALARM != 0 {
+                    continue;
+                }
                 outcome.branches += 1;
-                if let Err(cause) = self.branch(&registers, options.patience)? {
+                if let Err(cause) = self.branch(&registers, event, options.patience)? {
                     let place = self.place(registers.rip as usize);
-                    outcome.failures.push(format!("instruction {} at {place}: {cause}", outcome.instructions));
+                    let text = format!("{event:?} at instruction {}, {place}: {cause}", outcome.instructions);
+                    outcome.failures.push(text);
                     if outcome.failures.len() == options.failures_max {
                         return Ok(outcome);
                     }
@@ -149,20 +170,20 @@ impl Trunk {
         let mut signal = 0;
         loop {
             signal = match self.go_on(libc::PTRACE_CONT, signal)? {
-                Event::Mark(marks::START) => return Ok(()),
-                Event::Mark(marks::EXPIRE) => {
+                Halt::Mark(marks::START) => return Ok(()),
+                Halt::Mark(marks::EXPIRE) => {
                     set_expiry(self.pid, self.hello.cookie)?;
                     libc::SIGALRM
                 }
-                Event::Mark(marks::EXPIRE_START) => {
+                Halt::Mark(marks::EXPIRE_START) => {
                     set_expiry(self.pid, self.hello.cookie)?;
                     // stops in front of the handler's first instruction
                     return match self.go_on(libc::PTRACE_SINGLESTEP, libc::SIGALRM)? {
-                        Event::Step => Ok(()),
+                        Halt::Step => Ok(()),
                         _ => Err("the handler was not entered".into()),
                     };
                 }
-                Event::Signal(signal) => signal,
+                Halt::Signal(signal) => signal,
                 _ => return Err("a breakpoint that is no mark".into()),
             };
         }
@@ -172,23 +193,29 @@ impl Trunk {
         let mut signal = 0;
         loop {
             match self.go_on(libc::PTRACE_SINGLESTEP, signal)? {
-                Event::Step => return Ok(()),
-                Event::Signal(other) => signal = other,
-                Event::Mark(_) | Event::Breakpoint => return Err("a breakpoint within the window".into()),
+                Halt::Step => return Ok(()),
+                Halt::Signal(other) => signal = other,
+                Halt::Mark(_) | Halt::Breakpoint => return Err("a breakpoint within the window".into()),
             }
         }
     }
 
     /// One branch, from these registers of the trunk. The outer error is the tracer's, the inner the branch's.
-    fn branch(&self, registers: &libc::user_regs_struct, patience: Duration) -> Result<Result<(), String>, String> {
-        let zeroes = [0u8; 1];
-        write(self.pid, self.hello.report, &zeroes)?;
+    fn branch(
+        &self,
+        registers: &libc::user_regs_struct,
+        event: Event,
+        patience: Duration,
+    ) -> Result<Result<(), String>, String> {
+        let delay_ns = if event == Event::Expiry { 0 } else { SOON_NS };
+        write(self.pid, self.hello.delay_ns, &delay_ns.to_ne_bytes())?;
+        write(self.pid, self.hello.report, &[0])?;
         let mut away = *registers;
         away.rip = self.hello.branch as u64;
         // not in a system call, else the kernel might restart it
         away.orig_rax = u64::MAX;
         set_registers(self.pid, &away)?;
-        let Event::Breakpoint = self.go_on(libc::PTRACE_CONT, 0)? else {
+        let Halt::Breakpoint = self.go_on(libc::PTRACE_CONT, 0)? else {
             return Err("no branch".into());
         };
         let branch = self::registers(self.pid)?.rax as i32;
@@ -197,18 +224,29 @@ impl Trunk {
             return Err(format!("clone: {}", std::io::Error::from_raw_os_error(-branch)));
         }
         wait(branch)?; // its first stop, which the kernel makes
+        // its timer may expire before it is where the trunk is: then the signal waits
+        let mask = mask(branch)?;
+        set_mask(branch, mask | ALARM)?;
         request(libc::PTRACE_CONT, branch, 0, 0)?;
         let status = wait(branch)?;
         if !libc::WIFSTOPPED(status) || libc::WSTOPSIG(status) != libc::SIGTRAP {
             return Err(format!("the branch did not start: {}", describe(ExitStatus::from_raw(status))));
         }
+        set_mask(branch, mask)?;
         let timer = self::registers(branch)?.rax as i64;
         if timer != 0 {
             return Err(format!("the branch's timer has number {timer}, not that of the trunk's"));
         }
         set_registers(branch, registers)?;
-        set_expiry(branch, self.hello.cookie)?;
-        request(libc::PTRACE_DETACH, branch, 0, libc::SIGALRM as usize)?;
+        let signal = match event {
+            Event::Expiry => {
+                set_expiry(branch, self.hello.cookie)?;
+                libc::SIGALRM
+            }
+            // of another number than the present one: the kernel makes it one that a user sent
+            Event::Program(signal) => signal,
+        };
+        request(libc::PTRACE_DETACH, branch, 0, signal as usize)?;
         self.judge(branch, patience)
     }
 
@@ -294,6 +332,16 @@ fn registers(pid: i32) -> Result<libc::user_regs_struct, String> {
 
 fn set_registers(pid: i32, registers: &libc::user_regs_struct) -> Result<(), String> {
     request(libc::PTRACE_SETREGS, pid, 0, (&raw const *registers).addr())
+}
+
+fn mask(pid: i32) -> Result<u64, String> {
+    let mut mask = 0u64;
+    request(libc::PTRACE_GETSIGMASK, pid, size_of::<u64>(), (&raw mut mask).addr())?;
+    Ok(mask)
+}
+
+fn set_mask(pid: i32, mask: u64) -> Result<(), String> {
+    request(libc::PTRACE_SETSIGMASK, pid, size_of::<u64>(), (&raw const mask).addr())
 }
 
 /// The signal that a stopped process is about to get becomes an expiry of its timer.
