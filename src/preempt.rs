@@ -322,9 +322,9 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
             raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;
-            if is_due(Thread::current(), deadline::now_ns(), resumed) {
-                leave_from_handler(Thread::current(), uc);
-                resumed = true;
+            let now_ns = deadline::now_ns();
+            if is_due(Thread::current(), now_ns, resumed) {
+                resumed = on_expiry(Thread::current(), uc, now_ns);
             }
         }
     }
