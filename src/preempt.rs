@@ -35,6 +35,7 @@ pub(crate) fn init() -> Result<(), Error> {
         fork_done: Some(after_fork),
         forked: Some(in_fork_child),
         mask_changing: Some(note_mask),
+        signal_unblocked: Some(release_held),
         landing: Some(landing),
         leave_function: Some(end_function),
         is_own_signal: Some(is_own_signal),
@@ -125,7 +126,7 @@ unsafe extern "C" fn take_pending() {
             (*gotcha::this()).pending = 0;
             let now_ns = deadline::now_ns();
             if is_due(Thread::current(), now_ns, resumed) {
-                Task::stop_expired(Thread::current(), now_ns);
+                Task::stop_deferred(Thread::current(), now_ns);
                 resumed = true;
             }
             let state = gotcha::this();
@@ -291,12 +292,18 @@ unsafe fn frame_mask(uc: *const ucontext_t) -> SignalSet {
     SignalSet::from_bits(unsafe { (&raw const (*uc).uc_sigmask).cast::<u64>().read() })
 }
 
+unsafe fn set_frame_mask(uc: *mut ucontext_t, bits: u64) {
+    // SAFETY: as in frame_mask.
+    unsafe { (&raw mut (*uc).uc_sigmask).cast::<u64>().write(bits) };
+}
+
 /// Stops the function from within its signal handler; returns when it is resumed.
 unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
     // SAFETY: on_expiry's context.
     unsafe {
         let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
-        let own_mask = frame_mask(uc) != launcher_mask;
+        // Changed by the function, or by one around it.
+        let own_mask = (*gotcha::this()).mask_changed != 0 || frame_mask(uc) != launcher_mask;
         if own_mask {
             libsignal::set_thread_mask(&launcher_mask);
         }
@@ -307,6 +314,9 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
             if let Ok(stack) = libsignal::alternate_stack() {
                 (*uc).uc_stack = stack;
             }
+        } else {
+            // It goes on with the mask of whoever resumes it.
+            set_frame_mask(uc, (*Thread::current()).mask.load(Relaxed));
         }
     }
 }
@@ -341,9 +351,7 @@ unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut uconte
         }
         if (*thread).current.load(Relaxed).is_null() {
             // Blocked in the kernel too, once the handler returns, and pending there again.
-            (&raw mut (*uc).uc_sigmask)
-                .cast::<u64>()
-                .write(frame_mask(uc).union(&SignalSet::single(PREEMPTION_SIGNAL)).bits());
+            set_frame_mask(uc, frame_mask(uc).union(&SignalSet::single(PREEMPTION_SIGNAL)).bits());
             let blocked = SignalSet::single(PREEMPTION_SIGNAL);
             libsignal::block(&blocked);
             (*thread).mask_is_blocked.store(true, Relaxed);
@@ -358,21 +366,25 @@ unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut uconte
     }
 }
 
-/// Back in the launcher: what arrived while a function ran and the program had it blocked is made pending.
+/// What arrived while the program had it blocked becomes pending, for the code that goes on now: it
+/// arrives at once unless that code has it blocked too.
 ///
 /// # Safety
 ///
-/// `thread` is this kernel thread.
+/// `thread` is this kernel thread; the current TCB is the one whose code goes on, with preemption deferred.
 pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
     // SAFETY: the caller's promise; with the signal blocked no handler uses the list.
     unsafe {
-        if !(*thread).current.load(Relaxed).is_null() {
-            return;
-        }
-        libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
-        (*thread).mask_is_blocked.store(true, Relaxed);
+        let signal = SignalSet::single(PREEMPTION_SIGNAL);
+        libsignal::block(&signal);
         for info in (*(*thread).held.get()).drain(..) {
             let _ = libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &info);
+        }
+        if (*thread).current.load(Relaxed).is_null() && (*gotcha::this()).signal_blocked != 0 {
+            (*thread).mask_is_blocked.store(true, Relaxed);
+        } else {
+            // A function's timer needs the signal: if the function has it blocked, it is held again.
+            libsignal::unblock(&signal);
         }
     }
 }
@@ -418,6 +430,17 @@ unsafe extern "C" fn landing(sp: usize, thread_pointer: *mut usize) -> gotcha::l
         }
         *thread_pointer = Task::thread_pointer(task);
         gotcha::LIBGOTCHA_LANDS_IN_FUNCTION
+    }
+}
+
+/// A function has opened its mask for the preemption signal.
+unsafe extern "C" fn release_held() {
+    let thread = Thread::current();
+    // SAFETY: called on a function's TCB, with preemption deferred: the thread is this one.
+    unsafe {
+        if !(*(*thread).held.get()).is_empty() {
+            requeue_held(thread);
+        }
     }
 }
 
