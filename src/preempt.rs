@@ -297,17 +297,25 @@ unsafe fn set_frame_mask(uc: *mut ucontext_t, bits: u64) {
     unsafe { (&raw mut (*uc).uc_sigmask).cast::<u64>().write(bits) };
 }
 
+/// Does the interrupted function have a mask of its own? It may also have got one behind our back, by a system
+/// call, and differ from the mask in force around it.
+unsafe fn has_own_mask(thread: *mut Thread, uc: *const ucontext_t, mask_around: SignalSet) -> bool {
+    // SAFETY: on_expiry's context: a function is running on this thread.
+    unsafe { Task::has_own_mask((*thread).current.load(Relaxed)) || frame_mask(uc) != mask_around }
+}
+
 /// Stops the function from within its signal handler; returns when it is resumed.
 unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
     // SAFETY: on_expiry's context.
     unsafe {
-        let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
-        // Changed by the function, or by one around it.
-        let own_mask = (*gotcha::this()).mask_changed != 0 || frame_mask(uc) != launcher_mask;
+        let now_ns = deadline::now_ns();
+        let task = Task::expired(thread, now_ns);
+        let launcher_mask = Task::launcher_mask(task, thread);
+        let own_mask = has_own_mask(thread, uc, launcher_mask);
         if own_mask {
             libsignal::set_thread_mask(&launcher_mask);
         }
-        Task::stop_expired(thread, deadline::now_ns());
+        Task::stop_expired(task, thread, now_ns);
         if own_mask {
             // Returning by rt_sigreturn will install the frame's alternate stack; this may be another
             // kernel thread, with another one.
@@ -316,7 +324,7 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
             }
         } else {
             // It goes on with the mask of whoever resumes it.
-            set_frame_mask(uc, (*Thread::current()).mask.load(Relaxed));
+            set_frame_mask(uc, Task::launcher_mask(task, Thread::current()).bits());
         }
     }
 }
@@ -328,7 +336,8 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
     unsafe {
         loop {
             let thread = Thread::current();
-            let own_mask = frame_mask(uc).bits() != (*thread).mask.load(Relaxed);
+            let thread_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
+            let own_mask = has_own_mask(thread, uc, thread_mask);
             raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;

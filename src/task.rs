@@ -57,6 +57,8 @@ pub(crate) type Function = unsafe extern "C" fn(*mut c_void);
 pub(crate) struct Task {
     context: Context,
     host: *mut Context,
+    /// The signal mask of its launcher, if that is a function with a mask of its own.
+    launcher_own_mask: Option<SignalSet>,
     parent: *mut Task,
     innermost: *mut Task,
     pub(crate) state: State,
@@ -145,6 +147,7 @@ impl Task {
         Ok(Box::into_raw(Box::new(Task {
             context: Context::new(tcb.thread_pointer),
             host: null_mut(),
+            launcher_own_mask: None,
             parent: null_mut(),
             innermost: null_mut(),
             state: State::Idle,
@@ -297,6 +300,7 @@ impl Task {
             let fresh = (*task).state == State::Prepared;
             (*task).host = &mut host;
             (*task).parent = (*thread).current.load(Relaxed);
+            (*task).launcher_own_mask = Task::has_own_mask((*task).parent).then(libsignal::thread_mask);
             (*task).state = State::Running;
             Task::adopt(task, thread);
             Task::set_deadlines(task, thread, budget_us);
@@ -398,7 +402,7 @@ impl Task {
                 (*(*parent).tls).pending = 1;
             }
             if (*tls).mask_changed != 0 {
-                libsignal::set_thread_mask(&SignalSet::from_bits((*thread).mask.load(Relaxed)));
+                libsignal::set_thread_mask(&Task::launcher_mask(task, thread));
             }
             if !(*(*thread).held.get()).is_empty() {
                 preempt::requeue_held(thread);
@@ -406,14 +410,12 @@ impl Task {
         }
     }
 
-    /// Stops the outermost function of the chain whose deadline has passed; returns when it is resumed.
-    ///
-    /// Context: a function's stack and TCB, preemption deferred.
+    /// The outermost function of the chain whose deadline has passed, else the innermost.
     ///
     /// # Safety
     ///
     /// `thread` is this kernel thread, and a function is running on it.
-    pub(crate) unsafe fn stop_expired(thread: *mut Thread, now_ns: u64) {
+    pub(crate) unsafe fn expired(thread: *mut Thread, now_ns: u64) -> *mut Task {
         // SAFETY: the caller's promise: the chain is this thread's.
         unsafe {
             let innermost = (*thread).current.load(Relaxed);
@@ -425,8 +427,20 @@ impl Task {
                 }
                 task = (*task).parent;
             }
-            Task::stop(outermost, innermost, now_ns, Stop::Preempted);
+            outermost
         }
+    }
+
+    /// Stops a function whose deadline has passed, with those inside it; returns when it is resumed.
+    ///
+    /// Context: a function's stack and TCB, preemption deferred.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and `task` is running on it.
+    pub(crate) unsafe fn stop_expired(task: *mut Task, thread: *mut Thread, now_ns: u64) {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe { Task::stop(task, (*thread).current.load(Relaxed), now_ns, Stop::Preempted) };
     }
 
     /// Stops the innermost function; returns when it is resumed.
@@ -440,14 +454,12 @@ impl Task {
         let thread = Thread::current();
         // SAFETY: the caller's promise.
         unsafe {
-            Task::without_own_mask(thread, || {
-                let task = (*thread).current.load(Relaxed);
-                Task::stop(task, task, deadline::now_ns(), reason);
-            });
+            let task = (*thread).current.load(Relaxed);
+            Task::without_own_mask(task, thread, || Task::stop(task, task, deadline::now_ns(), reason));
         }
     }
 
-    /// As [`Task::stop_expired`], where preemption was deferred.
+    /// Stops what has expired, where preemption was deferred; returns when it is resumed.
     ///
     /// Context: a function's stack and TCB, bracketed.
     ///
@@ -456,16 +468,18 @@ impl Task {
     /// `thread` is this kernel thread, and a function is running on it.
     pub(crate) unsafe fn stop_deferred(thread: *mut Thread, now_ns: u64) {
         // SAFETY: the caller's promise.
-        unsafe { Task::without_own_mask(thread, || Task::stop_expired(thread, now_ns)) };
+        unsafe {
+            let task = Task::expired(thread, now_ns);
+            Task::without_own_mask(task, thread, || Task::stop_expired(task, thread, now_ns));
+        }
     }
 
     /// Outside of a handler, a mask that the function has changed is put away by hand while it is stopped.
-    unsafe fn without_own_mask(thread: *mut Thread, stop: impl FnOnce()) {
-        // SAFETY: the callers' promise: the state is the function's, the thread the one that it leaves.
+    unsafe fn without_own_mask(task: *mut Task, thread: *mut Thread, stop: impl FnOnce()) {
+        // SAFETY: the callers' promise: the chain is running on this thread.
         unsafe {
-            let changed = (*gotcha::this()).mask_changed != 0;
-            let launcher_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
-            let own_mask = changed.then(|| libsignal::set_thread_mask(&launcher_mask));
+            let own = Task::has_own_mask((*thread).current.load(Relaxed));
+            let own_mask = own.then(|| libsignal::set_thread_mask(&Task::launcher_mask(task, thread)));
             stop();
             if let Some(own_mask) = own_mask {
                 libsignal::set_thread_mask(&own_mask);
@@ -480,6 +494,40 @@ impl Task {
             (*task).stopped_ns = now_ns;
             (*task).context.thread_pointer = raw::thread_pointer();
             raw::leave(&mut (*task).context, (*task).host, reason as usize);
+        }
+    }
+
+    /// Does the function, or one around it, have a signal mask of its own? Others run with that of the kernel
+    /// thread that they are on. Null: no function.
+    ///
+    /// # Safety
+    ///
+    /// `task` is running on this kernel thread, or is null.
+    pub(crate) unsafe fn has_own_mask(mut task: *mut Task) -> bool {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            while !task.is_null() && (*(*task).tls).mask_changed == 0 {
+                task = (*task).parent;
+            }
+        }
+        !task.is_null()
+    }
+
+    /// The signal mask that goes back into force when the function stops.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and `task` is running on it, or has just stopped.
+    pub(crate) unsafe fn launcher_mask(mut task: *mut Task, thread: *mut Thread) -> SignalSet {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            while !task.is_null() {
+                if let Some(mask) = (*task).launcher_own_mask {
+                    return mask;
+                }
+                task = (*task).parent;
+            }
+            SignalSet::from_bits((*thread).mask.load(Relaxed))
         }
     }
 
