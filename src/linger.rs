@@ -300,9 +300,9 @@ impl<'a, T> Linger<'a, T> {
 
     /// Did the function stop last because it called [`pause`]?
     pub fn yielded(&self) -> bool {
+        let Linger::Continuation(continuation) = self else { return false };
         // SAFETY: the task is this continuation's.
-        matches!(self, Linger::Continuation(continuation)
-            if unsafe { continuation.task.as_ref().state } == State::Stopped(Stop::Paused))
+        unsafe { continuation.task.as_ref().state == State::Stopped(Stop::Paused) }
     }
 
     /// The function's result, if it has returned.
