@@ -144,7 +144,7 @@ impl Trunk {
             }
             let visit: &mut usize = visits.entry(registers.rip).or_default();
             *visit += 1;
-            let events = options.events.iter().filter(|(_, stride)| outcome.instructions.is_multiple_of(*stride));
+            let events = options.events.iter().filter(|(_, stride)| outcome.instructions % stride == 0);
             for &(event, _) in events.filter(|_| *visit <= options.visits_max) {
                 // The kernel keeps one pending signal of a number: ours and the program's would be one.
                 if event == Event::Program(libc::SIGALRM) && mask(self.pid)? & ALARM != 0 {
