@@ -58,7 +58,11 @@ __attribute__((noinline)) void gotcha_set_thread_pointer(uintptr_t pointer) {
 }
 
 struct libgotcha_thread *libgotcha_tcb_state(uintptr_t pointer) {
-	return (void *) (pointer + ((uintptr_t) &libgotcha_tls - thread_pointer()));
+	/* the offset itself, from the GOT: around a switch of thread pointers the compiler may still hold the
+	 * variable's address on the other one */
+	uintptr_t offset;
+	__asm__("mov libgotcha_tls@gottpoff(%%rip), %0" : "=r" (offset));
+	return (void *) (pointer + offset);
 }
 
 /* nptl/allocatestack.c and pthread_create.c give a new thread these values. */
