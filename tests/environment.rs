@@ -1,0 +1,151 @@
+//! The variables LIBGOTCHA_*: each in a child, since they are read once.
+
+mod support;
+
+use inger::{Error, concurrency_limit, launch, pause};
+use std::process::Command;
+use support::{child, is_child, succeed};
+
+/// What the library has printed, in the child's standard error.
+fn own_lines(stderr: &str) -> Vec<&str> {
+    stderr.lines().filter(|line| line.starts_with("libgotcha") || line.starts_with("inger")).collect()
+}
+
+fn with(test: &str, variables: &[(&str, &str)]) -> Command {
+    let mut command = child(test);
+    command.envs(variables.iter().copied());
+    command
+}
+
+/// Launches until no libset is left; how many functions were unfinished then.
+fn launches_possible() -> (usize, Error) {
+    let mut lingers = Vec::new();
+    loop {
+        match launch(pause, u64::MAX) {
+            Ok(linger) => lingers.push(linger),
+            Err(error) => return (lingers.len(), error),
+        }
+    }
+}
+
+#[test]
+fn numgroups_caps() {
+    const NAME: &str = "numgroups_caps";
+    if !is_child(NAME) {
+        for limit in ["0", "1", "3"] {
+            let stderr = succeed(&mut with(NAME, &[("LIBGOTCHA_NUMGROUPS", limit)]));
+            assert!(own_lines(&stderr).is_empty(), "{stderr}");
+        }
+        return;
+    }
+    let limit = std::env::var("LIBGOTCHA_NUMGROUPS").unwrap().parse().unwrap();
+    let (count, error) = launches_possible();
+    assert_eq!(count, limit);
+    assert_eq!(concurrency_limit(), limit);
+    assert!(matches!(error, Error::TooManyLibsets { .. }), "{error:?}");
+    assert!(error.to_string().contains(&limit.to_string()), "{error}");
+}
+
+#[test]
+fn skip_makes_it_dormant() {
+    const NAME: &str = "skip_makes_it_dormant";
+    if !is_child(NAME) {
+        let path = std::env::current_exe().unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        for list in [name.to_owned(), format!("other:{name}"), format!("{name}:other")] {
+            let stderr = succeed(&mut with(NAME, &[("LIBGOTCHA_SKIP", &list)]));
+            assert!(own_lines(&stderr).is_empty(), "{stderr}");
+        }
+        return;
+    }
+    // Every launch, and nothing else, fails.
+    for _ in 0..2 {
+        let error = launch(|| (), u64::MAX).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+        assert!(error.to_string().contains("LIBGOTCHA_SKIP"), "{error}");
+    }
+    pause();
+    assert_eq!(inger::no_preempt(|| 1), 1);
+}
+
+#[test]
+fn skip_of_others_does_nothing() {
+    const NAME: &str = "skip_of_others_does_nothing";
+    if !is_child(NAME) {
+        let stderr = succeed(&mut with(NAME, &[("LIBGOTCHA_SKIP", "other:environmen:")]));
+        assert!(own_lines(&stderr).is_empty(), "{stderr}");
+        return;
+    }
+    assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+}
+
+#[test]
+fn nonsense_gets_one_line_and_is_ignored() {
+    const NAME: &str = "nonsense_gets_one_line_and_is_ignored";
+    if !is_child(NAME) {
+        for (variable, value) in [
+            ("LIBGOTCHA_NUMGROUPS", "many"),
+            ("LIBGOTCHA_NUMGROUPS", "-1"),
+            ("LIBGOTCHA_NUMGROUPS", ""),
+            ("LIBGOTCHA_NUMGROUPS", "12x"),
+            ("LIBGOTCHA_NUMGROUPS", "99999999999999999999999"),
+            ("LIBGOTCHA_LOADER", "magic"),
+            ("LIBGOTCHA_TRACE", "everything"),
+            ("LIBGOTCHA_NUMGRUOPS", "3"),
+        ] {
+            let stderr = succeed(&mut with(NAME, &[(variable, value)]));
+            let lines = own_lines(&stderr);
+            assert_eq!(lines.len(), 1, "{variable}={value}: {stderr}");
+            assert!(lines[0].contains(variable), "{}", lines[0]);
+        }
+        return;
+    }
+    for _ in 0..3 {
+        assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+    }
+    assert!(concurrency_limit() >= 11);
+}
+
+#[test]
+fn the_original_s_variables_are_silent() {
+    const NAME: &str = "the_original_s_variables_are_silent";
+    if !is_child(NAME) {
+        let obsolete = ["NOGLOBALS", "ABORTSEGV", "NODYNAMIC", "SHAREDLIBC"].map(|name| format!("LIBGOTCHA_{name}"));
+        let variables: Vec<_> = obsolete.iter().map(|name| (name.as_str(), "1")).collect();
+        let stderr = succeed(&mut with(NAME, &variables));
+        assert!(own_lines(&stderr).is_empty(), "{stderr}");
+        return;
+    }
+    assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+}
+
+/// They are read once: what the program sets later changes nothing.
+#[test]
+fn are_read_at_the_first_launch_only() {
+    const NAME: &str = "are_read_at_the_first_launch_only";
+    if !is_child(NAME) {
+        let stderr = succeed(&mut child(NAME));
+        assert!(own_lines(&stderr).is_empty(), "{stderr}");
+        return;
+    }
+    assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+    // SAFETY: this process has no other thread that uses the environment.
+    unsafe { std::env::set_var("LIBGOTCHA_NUMGROUPS", "nonsense") };
+    assert!(launches_possible().0 >= 11);
+}
+
+#[test]
+fn without_fsgsbase_it_works_too() {
+    const NAME: &str = "without_fsgsbase_it_works_too";
+    if !is_child(NAME) {
+        succeed(&mut with(NAME, &[("LIBGOTCHA_NOFSGSBASE", "1")]));
+        return;
+    }
+    for _ in 0..100 {
+        let work = || {
+            support::compute(std::time::Duration::from_micros(300));
+            format!("{:?}", std::thread::current().id())
+        };
+        support::finish(launch(work, 50).unwrap(), 50);
+    }
+}
