@@ -6,10 +6,14 @@ fn main() {
     let mut sources: Vec<_> = std::fs::read_dir("src")
         .expect("the source folder is part of the crate")
         .map(|entry| entry.expect("a readable source folder").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c" || extension == "S"))
         .collect();
     sources.sort();
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    if std::env::var_os("CARGO_FEATURE_TESTING").is_some() {
+        build.define("GOTCHA_TESTING", None);
+    }
+    build
         .files(sources)
         .include("include")
         .std("gnu11")
@@ -23,5 +27,6 @@ fn main() {
         .warnings(true)
         .extra_warnings(true)
         .compile("gotcha");
+    println!("cargo::metadata=lib={}", std::env::var("OUT_DIR").expect("set by cargo"));
     println!("cargo::metadata=include={}/include", std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
 }

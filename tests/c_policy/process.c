@@ -1,0 +1,378 @@
+/* What belongs to the process: its environment, options, end, identity and children; and the functions
+ * that leave nothing behind when the function that called them is cancelled. */
+#include "policy.h"
+
+#include <getopt.h>
+#include <grp.h>
+#include <iconv.h>
+#include <locale.h>
+#include <nl_types.h>
+#include <pthread.h>
+#include <pty.h>
+#include <pwd.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <syslog.h>
+
+/* ------------------------------------------------------------------ environment */
+
+/* The function and its launcher change it in turns, and neither loses anything. */
+static unsigned long turn;
+static void change_outside(void) {
+	char name[32];
+	turn++;
+	snprintf(name, sizeof name, "OUTSIDE_%lu", turn % 7);
+	REQUIRE(!setenv(name, "x", 1));
+	snprintf(name, sizeof name, "OUTSIDE_%lu", (turn + 3) % 7);
+	REQUIRE(!unsetenv(name));
+}
+#define CHANGES(name, ...) \
+	static void change_##name(void *unused) { \
+		(void) unused; \
+		int i = 0; \
+		ROUNDS(400000) { \
+			char variable[32], value[32]; \
+			snprintf(variable, sizeof variable, "INSIDE_%d", i % 5); \
+			snprintf(value, sizeof value, "%d", i); \
+			i++; \
+			__VA_ARGS__; \
+		} \
+	} \
+	static void check_##name(void) { \
+		setenv("FIXED_1", "1", 1); \
+		setenv("FIXED_2", "2", 1); \
+		inside_with(change_##name, NULL, change_outside); \
+		REQUIRE(getenv("INSIDE_0") || !sliced || true); \
+	}
+CHANGES(setenv, REQUIRE(!setenv(variable, value, 1)); REQUIRE(getenv(variable) && !strcmp(getenv(variable), value)))
+CHANGES(unsetenv, setenv(variable, value, 1); REQUIRE(!unsetenv(variable)); REQUIRE(!getenv(variable)))
+static char put[5][64];
+CHANGES(putenv, int j = i % 5; snprintf(put[j], sizeof put[j], "PUT_%d=%d", j, i);
+	char *equals = strchr(put[j], '='); *equals = 0; unsetenv(put[j]); *equals = '=';
+	REQUIRE(!putenv(put[j])); *equals = 0; char copy[64]; strcpy(copy, put[j]); *equals = '='; REQUIRE(getenv(copy)))
+CHANGES(getenv, REQUIRE(getenv("FIXED_2") && getenv("FIXED_1")))
+CHANGES(secure_getenv, REQUIRE(secure_getenv("FIXED_2") && secure_getenv("FIXED_1")))
+
+static void clear(void *unused) {
+	(void) unused;
+	REQUIRE(!clearenv());
+}
+static void check_clearenv(void) {
+	setenv("FIXED", "1", 1);
+	inside(clear, NULL);
+	REQUIRE(!getenv("FIXED") && !getenv("PATH"));
+	setenv("FIXED", "2", 1);
+	REQUIRE(!strcmp(getenv("FIXED"), "2"));
+}
+
+/* ------------------------------------------------------------------ options */
+
+static char *words[] = { "program", "-abc", "-d", "value", NULL };
+static const struct option long_options[] = { { "long", 0, NULL, 'l' }, { NULL, 0, NULL, 0 } };
+#define PARSES(name, call) \
+	static void parse_##name(void *unused) { \
+		(void) unused; \
+		int found = (call); \
+		REQUIRE(found == 'b', found); \
+	} \
+	static void check_##name(void) { \
+		REQUIRE((call) == 'a'); \
+		inside(parse_##name, NULL); \
+		REQUIRE((call) == 'c'); \
+		REQUIRE((call) == 'd' && !strcmp(optarg, "value")); \
+		REQUIRE((call) == -1 && optind == 4); \
+	}
+PARSES(getopt, getopt(4, words, "abcd:"))
+PARSES(getopt_long, getopt_long(4, words, "abcd:", long_options, NULL))
+PARSES(getopt_long_only, getopt_long_only(4, words, "abcd:", long_options, NULL))
+
+/* ------------------------------------------------------------------ the end */
+
+static int *witness;
+static void note(void) {
+	(*witness)++;
+}
+static void note_status(int status, void *by) {
+	*witness += status + (int) (intptr_t) by;
+}
+static void call_exit(void *unused) {
+	(void) unused;
+	exit(5);
+}
+static void call_quick_exit(void *unused) {
+	(void) unused;
+	quick_exit(6);
+}
+static void child_exit(void) {
+	atexit(note);
+	inside(call_exit, NULL);
+}
+static void child_quick_exit(void) {
+	at_quick_exit(note);
+	inside(call_quick_exit, NULL);
+}
+static void share_witness(void) {
+	witness = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	*witness = 0;
+}
+static void check_exit(void) {
+	share_witness();
+	REQUIRE(in_child(child_exit) == 5 << 8);
+	REQUIRE(*witness == 1, *witness);
+}
+static void check_quick_exit(void) {
+	share_witness();
+	REQUIRE(in_child(child_quick_exit) == 6 << 8);
+	REQUIRE(*witness == 1, *witness);
+}
+static void register_all(void *unused) {
+	(void) unused;
+	REQUIRE(!atexit(note));
+}
+static void register_status(void *unused) {
+	(void) unused;
+	REQUIRE(!on_exit(note_status, (void *) 10));
+}
+static void register_quick(void *unused) {
+	(void) unused;
+	REQUIRE(!at_quick_exit(note));
+}
+static void child_atexit(void) {
+	inside(register_all, NULL);
+	exit(0);
+}
+static void child_on_exit(void) {
+	inside(register_status, NULL);
+	exit(7);
+}
+static void child_at_quick_exit(void) {
+	inside(register_quick, NULL);
+	quick_exit(0);
+}
+static void check_atexit(void) {
+	share_witness();
+	REQUIRE(in_child(child_atexit) == 0);
+	REQUIRE(*witness == 1, *witness);
+}
+static void check_on_exit(void) {
+	share_witness();
+	REQUIRE(in_child(child_on_exit) == 7 << 8);
+	REQUIRE(*witness == 17, *witness);
+}
+static void check_at_quick_exit(void) {
+	share_witness();
+	REQUIRE(in_child(child_at_quick_exit) == 0);
+	REQUIRE(*witness == 1, *witness);
+}
+
+/* ------------------------------------------------------------------ children */
+
+static int forks;
+static void count_fork(void) {
+	forks++;
+}
+static void register_fork(void *unused) {
+	(void) unused;
+	REQUIRE(!pthread_atfork(count_fork, NULL, NULL));
+}
+static void child_nothing(void) {
+	_exit(0);
+}
+static void check_atfork(void) {
+	inside(register_fork, NULL);
+	REQUIRE(in_child(child_nothing) == 0 && forks == 1, forks);
+}
+
+/* A child is a whole process: its function goes on, is still preempted, and can start threads. */
+static void *thread(void *argument) {
+	return argument;
+}
+static void go_on_in_child(void) {
+	linger_t linger = linger_launch(call_exit, 0, NULL);
+	REQUIRE(!linger.error);
+	linger_cancel(&linger);
+	pthread_t started;
+	void *result;
+	REQUIRE(!pthread_create(&started, NULL, thread, &forks) && !pthread_join(started, &result) && result == &forks);
+	free(malloc(1000));
+}
+#define FORKS(name, call) \
+	static void fork_by_##name(void *unused) { \
+		(void) unused; \
+		pid_t own = getpid(); \
+		pid_t child = (call); \
+		REQUIRE(child >= 0); \
+		if (!child) { \
+			REQUIRE(getpid() != own); \
+			for (uint64_t end = now_us() + 3000; now_us() < end; ) \
+				free(malloc(100)); \
+			go_on_in_child(); \
+			_exit(sliced && preemptions < 10 ? 9 : 0); \
+		} \
+		int status; \
+		REQUIRE(waitpid(child, &status, 0) == child && status == 0, status); \
+	} \
+	static void check_##name(void) { \
+		pthread_atfork(count_fork, NULL, NULL); \
+		inside(fork_by_##name, NULL); \
+		REQUIRE(forks == 1, forks); \
+	}
+FORKS(fork, fork())
+static int terminal;
+FORKS(forkpty, forkpty(&terminal, NULL, NULL, NULL))
+static void fork_without_handlers(void *unused) {
+	(void) unused;
+	pid_t child = _Fork();
+	REQUIRE(child >= 0);
+	if (!child)
+		_exit(0);
+	int status;
+	REQUIRE(waitpid(child, &status, 0) == child && status == 0, status);
+}
+static void check__Fork(void) {
+	inside(fork_without_handlers, NULL);
+}
+static void become_daemon(void *unused) {
+	(void) unused;
+	REQUIRE(!daemon(1, 1));
+	unsigned long before = preemptions;
+	spin(5000);
+	*witness = sliced ? preemptions - before > 10 : 1;
+	_exit(0);
+}
+static void child_daemon(void) {
+	inside(become_daemon, NULL);
+}
+static void check_daemon(void) {
+	share_witness();
+	REQUIRE(in_child(child_daemon) == 0);
+	for (int i = 0; i < 200 && !*witness; i++)
+		usleep(5000);
+	REQUIRE(*witness == 1);
+}
+
+/* An ignored signal stays ignored across exec, the preemption signal too. */
+bool run_specially(int argc, char **argv) {
+	if (argc < 2 || strcmp(argv[1], "--ignored"))
+		return false;
+	struct sigaction action;
+	sigaction(SIGALRM, NULL, &action);
+	_exit(action.sa_handler == SIG_IGN ? 0 : 1);
+}
+static char *again[] = { "program", "--ignored", NULL };
+#define EXECUTES(name, call) \
+	static void execute_##name(void *unused) { \
+		(void) unused; \
+		(call); \
+		_exit(50); \
+	} \
+	static void child_##name(void) { \
+		signal(SIGALRM, SIG_IGN); \
+		inside(execute_##name, NULL); \
+	} \
+	static void child_outside_##name(void) { \
+		signal(SIGALRM, SIG_IGN); \
+		execute_##name(NULL); \
+	} \
+	static void check_##name(void) { \
+		int status = in_child(child_##name); \
+		REQUIRE(status == 0, status); \
+		status = in_child(child_outside_##name); \
+		REQUIRE(status == 0, status); \
+	}
+extern char **environ;
+EXECUTES(execve, execve("/proc/self/exe", again, environ))
+EXECUTES(execv, execv("/proc/self/exe", again))
+EXECUTES(execvp, execvp("/proc/self/exe", again))
+EXECUTES(execvpe, execvpe("/proc/self/exe", again, environ))
+EXECUTES(fexecve, fexecve(open("/proc/self/exe", O_RDONLY), again, environ))
+EXECUTES(execl, execl("/proc/self/exe", "program", "--ignored", NULL))
+EXECUTES(execlp, execlp("/proc/self/exe", "program", "--ignored", NULL))
+EXECUTES(execle, execle("/proc/self/exe", "program", "--ignored", NULL, environ))
+
+/* ------------------------------------------------------------------ identity */
+
+/* Tells every thread of the process, the one that the function runs on among them. */
+static void *wait_for_ever(void *unused) {
+	(void) unused;
+	for (;;)
+		pause();
+}
+#define IDENTIFIES(name, call) \
+	static void identify_##name(void *unused) { \
+		(void) unused; \
+		ROUNDS(3000) \
+			(void) !(call); \
+	} \
+	static void check_##name(void) { \
+		pthread_t other; \
+		REQUIRE(!pthread_create(&other, NULL, wait_for_ever, NULL)); \
+		inside(identify_##name, NULL); \
+	}
+IDENTIFIES(setuid, setuid(getuid()))
+IDENTIFIES(setgid, setgid(getgid()))
+IDENTIFIES(seteuid, seteuid(geteuid()))
+IDENTIFIES(setegid, setegid(getegid()))
+IDENTIFIES(setreuid, setreuid(-1, -1))
+IDENTIFIES(setregid, setregid(-1, -1))
+IDENTIFIES(setresuid, setresuid(-1, -1, -1))
+IDENTIFIES(setresgid, setresgid(-1, -1, -1))
+static gid_t groups[256];
+IDENTIFIES(setgroups, setgroups(getgroups(256, groups), groups))
+IDENTIFIES(initgroups, initgroups("root", 0))
+
+/* ------------------------------------------------------------------ nothing left behind */
+
+#define LEAVES_NOTHING(name, setup, ...) \
+	static void forever_##name(void *unused) { \
+		(void) unused; \
+		setup; \
+		for (;;) { \
+			__VA_ARGS__; \
+		} \
+	} \
+	static void check_##name(void) { \
+		cancel_often(forever_##name, 50); \
+		size_t descriptors = count_descriptors(), mappings = count_mappings(); \
+		cancel_often(forever_##name, sliced ? 3000 : 300); \
+		REQUIRE(count_descriptors() < descriptors + 1, count_descriptors() - descriptors); \
+		REQUIRE(count_mappings() < mappings + 8, count_mappings() - mappings); \
+	}
+LEAVES_NOTHING(opendir, , closedir(opendir("/")))
+LEAVES_NOTHING(setlocale, , setlocale(LC_ALL, "C.UTF-8"); setlocale(LC_ALL, "C"))
+LEAVES_NOTHING(newlocale, , freelocale(duplocale(newlocale(LC_ALL_MASK, "C.UTF-8", (locale_t) 0))))
+LEAVES_NOTHING(getpwnam, , getpwnam("root"))
+LEAVES_NOTHING(getpwuid, , getpwuid(0))
+static char text[4096];
+LEAVES_NOTHING(getpwnam_r, struct passwd entry; struct passwd *p, getpwnam_r("root", &entry, text, sizeof text, &p))
+LEAVES_NOTHING(getpwuid_r, struct passwd entry; struct passwd *p, getpwuid_r(0, &entry, text, sizeof text, &p))
+LEAVES_NOTHING(getpwent, , setpwent(); getpwent(); endpwent())
+LEAVES_NOTHING(getgrnam, , getgrnam("root"))
+LEAVES_NOTHING(getgrgid, , getgrgid(0))
+LEAVES_NOTHING(getgrnam_r, struct group entry; struct group *p, getgrnam_r("root", &entry, text, sizeof text, &p))
+LEAVES_NOTHING(getgrgid_r, struct group entry; struct group *p, getgrgid_r(0, &entry, text, sizeof text, &p))
+LEAVES_NOTHING(getgrent, , setgrent(); getgrent(); endgrent())
+LEAVES_NOTHING(getgrouplist, int length = 256, length = 256; getgrouplist("root", 0, groups, &length))
+LEAVES_NOTHING(iconv, , iconv_close(iconv_open("UTF-16", "ISO-8859-1")))
+LEAVES_NOTHING(syslog, , openlog("program", LOG_NDELAY, LOG_USER); syslog(LOG_DEBUG, "%d", 1); closelog())
+LEAVES_NOTHING(tzset, setenv("TZ", "Europe/Berlin", 1), setenv("TZ", "Europe/Berlin", 1); tzset(); setenv("TZ", "UTC", 1); tzset())
+LEAVES_NOTHING(catopen, , catclose(catopen("/tmp/inger-no-such-catalog", 0)))
+
+#define SAME(name) { #name, #name, check_##name }
+const struct check checks[] = {
+	SAME(setenv), SAME(unsetenv), SAME(putenv), SAME(getenv), SAME(secure_getenv), SAME(clearenv),
+	SAME(getopt), SAME(getopt_long), SAME(getopt_long_only),
+	SAME(exit), SAME(quick_exit), { "atexit", "__cxa_atexit", check_atexit }, SAME(on_exit),
+	{ "at_quick_exit", "__cxa_at_quick_exit", check_at_quick_exit }, { "atfork", "__register_atfork", check_atfork },
+	SAME(fork), SAME(_Fork), SAME(forkpty), SAME(daemon),
+	SAME(execve), SAME(execv), SAME(execvp), SAME(execvpe), SAME(fexecve), SAME(execl), SAME(execlp), SAME(execle),
+	SAME(setuid), SAME(setgid), SAME(seteuid), SAME(setegid), SAME(setreuid), SAME(setregid), SAME(setresuid),
+	SAME(setresgid), SAME(setgroups), SAME(initgroups),
+	SAME(opendir), SAME(setlocale), { "newlocale", "newlocale,duplocale,freelocale", check_newlocale },
+	SAME(getpwnam), SAME(getpwuid), SAME(getpwnam_r), SAME(getpwuid_r), { "getpwent", "getpwent,setpwent,endpwent", check_getpwent },
+	SAME(getgrnam), SAME(getgrgid), SAME(getgrnam_r), SAME(getgrgid_r), { "getgrent", "getgrent,setgrent,endgrent", check_getgrent },
+	SAME(getgrouplist), { "iconv", "iconv_open,iconv_close", check_iconv }, { "syslog", "syslog,openlog,closelog", check_syslog },
+	SAME(tzset), { "catopen", "catopen,catclose", check_catopen },
+	{ NULL, NULL, NULL },
+};

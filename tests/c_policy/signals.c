@@ -1,0 +1,162 @@
+/* The preemption signal is the library's, whatever the program does with its own SIGALRM; the program's
+ * handlers run; waiting for signals works. */
+#include "policy.h"
+
+#include <signal.h>
+
+sighandler_t sysv_signal(int, sighandler_t);
+
+static volatile sig_atomic_t handled;
+static void count(int signal) {
+	(void) signal;
+	handled++;
+}
+
+static void stay_preemptible(void (*function)(void *)) {
+	for (int i = 0; i < 3; i++) {
+		linger_t linger = linger_launch(function, 3000, NULL);
+		REQUIRE(!linger.is_complete && !linger.error, linger.error);
+		linger_cancel(&linger);
+	}
+}
+
+/* ------------------------------------------------------------------ dispositions of SIGALRM */
+
+#define DISPOSES(name, ...) \
+	static void dispose_##name(void *unused) { \
+		(void) unused; \
+		__VA_ARGS__; \
+	} \
+	static void dispose_and_wait_##name(void *unused) { \
+		dispose_##name(unused); \
+		for (;;) \
+			; \
+	} \
+	static void check_##name(void) { \
+		alarm(0); \
+		stay_preemptible(dispose_and_wait_##name); \
+		inside(dispose_##name, NULL); \
+		dispose_##name(NULL); \
+		stay_preemptible(dispose_and_wait_##name); \
+	}
+DISPOSES(sigaction, struct sigaction a = { .sa_handler = count }, b; REQUIRE(!sigaction(SIGALRM, &a, NULL) && !sigaction(SIGALRM, NULL, &b));
+	REQUIRE(b.sa_handler == count); int before = handled; raise(SIGALRM); REQUIRE(handled == before + 1))
+DISPOSES(signal, REQUIRE(signal(SIGALRM, count) != SIG_ERR && signal(SIGALRM, count) == count); int before = handled; raise(SIGALRM); REQUIRE(handled == before + 1))
+DISPOSES(sysv_signal, REQUIRE(sysv_signal(SIGALRM, count) != SIG_ERR); int before = handled; raise(SIGALRM); REQUIRE(handled == before + 1))
+DISPOSES(sigset, REQUIRE(sigset(SIGALRM, count) != SIG_ERR); int before = handled; raise(SIGALRM); REQUIRE(handled == before + 1))
+DISPOSES(sigignore, REQUIRE(!sigignore(SIGALRM)); raise(SIGALRM))
+DISPOSES(siginterrupt, signal(SIGALRM, count); REQUIRE(!siginterrupt(SIGALRM, 1)); struct sigaction b; sigaction(SIGALRM, NULL, &b); REQUIRE(!(b.sa_flags & SA_RESTART)))
+
+/* ------------------------------------------------------------------ masks */
+
+static sigset_t all, alarms;
+static bool is_blocked(void) {
+	sigset_t now;
+	pthread_sigmask(SIG_BLOCK, NULL, &now);
+	return sigismember(&now, SIGALRM);
+}
+#define MASKS(name, block, open) \
+	static void mask_##name(void *unused) { \
+		(void) unused; \
+		block; \
+		REQUIRE(is_blocked()); \
+	} \
+	static void mask_and_wait_##name(void *unused) { \
+		mask_##name(unused); \
+		for (;;) \
+			; \
+	} \
+	static void mask_and_open_##name(void *unused) { \
+		signal(SIGALRM, count); \
+		mask_##name(unused); \
+		int before = handled; \
+		raise(SIGALRM); \
+		REQUIRE(handled == before); \
+		open; \
+		REQUIRE(!is_blocked()); \
+	} \
+	static void check_##name(void) { \
+		alarm(0); \
+		sigfillset(&all); \
+		sigemptyset(&alarms); \
+		sigaddset(&alarms, SIGALRM); \
+		stay_preemptible(mask_and_wait_##name); \
+		inside(mask_and_open_##name, NULL); \
+		REQUIRE(!is_blocked()); \
+		mask_##name(NULL); \
+		stay_preemptible(mask_and_wait_##name); \
+	}
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+MASKS(pthread_sigmask, REQUIRE(!pthread_sigmask(SIG_BLOCK, &all, NULL)), REQUIRE(!pthread_sigmask(SIG_UNBLOCK, &alarms, NULL)))
+MASKS(sigprocmask, REQUIRE(!sigprocmask(SIG_SETMASK, &all, NULL)), REQUIRE(!sigprocmask(SIG_UNBLOCK, &all, NULL)))
+MASKS(sighold, REQUIRE(!sighold(SIGALRM)), REQUIRE(!sigrelse(SIGALRM)))
+MASKS(sigset_hold, sigset(SIGALRM, SIG_HOLD), REQUIRE(!sigrelse(SIGALRM)))
+MASKS(sigblock, sigblock(sigmask(SIGALRM)), sigsetmask(0))
+MASKS(sigsetmask, sigsetmask(sigmask(SIGALRM) | sigmask(SIGUSR1)), sigsetmask(0))
+
+/* ------------------------------------------------------------------ waiting */
+
+static sigset_t usr1;
+static void start_sender(void) {
+	signal(SIGUSR1, count);
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &usr1, NULL);
+	pid_t target = getpid();
+	if (!fork()) {
+		usleep(5000);
+		kill(target, SIGUSR1);
+		_exit(0);
+	}
+}
+#define WAITS(name, ...) \
+	static void wait_##name(void *unused) { \
+		(void) unused; \
+		__VA_ARGS__; \
+	} \
+	static void check_##name(void) { \
+		start_sender(); \
+		inside(wait_##name, NULL); \
+		start_sender(); \
+		wait_##name(NULL); \
+	}
+WAITS(sigsuspend, sigset_t none; sigfillset(&none); sigdelset(&none, SIGUSR1); sigdelset(&none, SIGALRM); int before = handled; REQUIRE(sigsuspend(&none) == -1 && errno == EINTR && handled == before + 1))
+WAITS(sigwait, int signal = 0; REQUIRE(!sigwait(&usr1, &signal) && signal == SIGUSR1))
+WAITS(sigwaitinfo, siginfo_t info; REQUIRE(sigwaitinfo(&usr1, &info) == SIGUSR1))
+WAITS(sigtimedwait, siginfo_t info; struct timespec limit = { 5, 0 }; REQUIRE(sigtimedwait(&usr1, &info, &limit) == SIGUSR1))
+
+/* ------------------------------------------------------------------ a handler runs in the libset that installed it */
+
+int constructed_count(void);
+static int counted;
+static void count_in_handler(int signal) {
+	(void) signal;
+	counted = constructed_count();
+}
+static void raise_inside(void *unused) {
+	(void) unused;
+	int before = constructed_count();
+	raise(SIGUSR1);
+	/* the handler is the program's: it counted in base */
+	REQUIRE(counted == 4 && constructed_count() == before + 1, counted);
+	signal(SIGUSR2, count_in_handler);
+	before = constructed_count();
+	raise(SIGUSR2);
+	REQUIRE(counted == before + 1, counted);
+}
+static void check_handlers(void) {
+	for (int i = 0; i < 3; i++)
+		constructed_count();
+	signal(SIGUSR1, count_in_handler);
+	inside(raise_inside, NULL);
+}
+
+#define SAME(name) { #name, #name, check_##name }
+const struct check checks[] = {
+	SAME(sigaction), SAME(signal), { "sysv_signal", "__sysv_signal", check_sysv_signal }, SAME(sigset), SAME(sigignore), SAME(siginterrupt),
+	SAME(pthread_sigmask), SAME(sigprocmask), { "sighold", "sighold,sigrelse", check_sighold }, { "sigset_hold", "sigset", check_sigset_hold },
+	SAME(sigblock), SAME(sigsetmask),
+	SAME(sigsuspend), SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
+	{ "handlers", "signal", check_handlers },
+	{ NULL, NULL, NULL },
+};

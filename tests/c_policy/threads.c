@@ -1,0 +1,337 @@
+/* Threads that a function starts are the process's and run its libset; keys are the process's; calls that
+ * name the thread to the kernel name the kernel thread. */
+#include "policy.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <threads.h>
+
+int constructed_count(void);
+int constructed_make_key(void);
+
+/* ------------------------------------------------------------------ starting, joining */
+
+static void *count_in_thread(void *unused) {
+	(void) unused;
+	return (void *) (intptr_t) constructed_count();
+}
+static int count_in_c11_thread(void *unused) {
+	(void) unused;
+	return constructed_count();
+}
+static void start_inside(void *unused) {
+	(void) unused;
+	int before = constructed_count();
+	pthread_t thread;
+	void *result;
+	REQUIRE(!pthread_create(&thread, NULL, count_in_thread, NULL) && !pthread_join(thread, &result));
+	REQUIRE((intptr_t) result == before + 1, (intptr_t) result);
+}
+static void check_create(void) {
+	constructed_count();
+	constructed_count();
+	ROUNDS(20000)
+		inside(start_inside, NULL);
+}
+static void start_c11_inside(void *unused) {
+	(void) unused;
+	int before = constructed_count(), result;
+	thrd_t thread;
+	REQUIRE(thrd_create(&thread, count_in_c11_thread, NULL) == thrd_success && thrd_join(thread, &result) == thrd_success);
+	REQUIRE(result == before + 1, result);
+}
+static void check_thrd_create(void) {
+	constructed_count();
+	constructed_count();
+	ROUNDS(20000)
+		inside(start_c11_inside, NULL);
+}
+
+static void leave(void *unused) {
+	(void) unused;
+	pthread_exit(NULL);
+}
+static void check_exit(void) {
+	for (int i = 0; i < 20; i++) {
+		linger_t linger = linger_launch(leave, UINT64_MAX, NULL);
+		REQUIRE(!linger.is_complete && linger.error == ECANCELED, linger.error);
+		inside(nothing, NULL);
+	}
+}
+
+static void *spin_for_ever(void *unused) {
+	(void) unused;
+	for (;;)
+		pthread_testcancel();
+}
+static void cancel_inside(void *thread) {
+	REQUIRE(!pthread_cancel(*(pthread_t *) thread));
+	void *result;
+	REQUIRE(!pthread_join(*(pthread_t *) thread, &result) && result == PTHREAD_CANCELED);
+}
+static void check_cancel(void) {
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, spin_for_ever, NULL));
+	inside(cancel_inside, &thread);
+}
+
+static void *return_soon(void *unused) {
+	usleep(2000);
+	return unused;
+}
+#define JOINS(name, ...) \
+	static void join_##name(void *closure) { \
+		pthread_t thread = *(pthread_t *) closure; \
+		void *result = NULL; \
+		(void) result; \
+		__VA_ARGS__; \
+	} \
+	static void check_##name(void) { \
+		pthread_t thread; \
+		REQUIRE(!pthread_create(&thread, NULL, return_soon, &thread)); \
+		inside(join_##name, &thread); \
+	}
+static struct timespec later(clockid_t clock) {
+	struct timespec at;
+	clock_gettime(clock, &at);
+	at.tv_sec += 5;
+	return at;
+}
+JOINS(join, REQUIRE(!pthread_join(thread, &result) && result == closure))
+JOINS(tryjoin, int error; while ((error = pthread_tryjoin_np(thread, &result)) == EBUSY); REQUIRE(!error && result == closure))
+JOINS(timedjoin, struct timespec at = later(CLOCK_REALTIME); REQUIRE(!pthread_timedjoin_np(thread, &result, &at)))
+JOINS(clockjoin, struct timespec at = later(CLOCK_MONOTONIC); REQUIRE(!pthread_clockjoin_np(thread, &result, CLOCK_MONOTONIC, &at)))
+JOINS(detach, REQUIRE(!pthread_detach(thread)))
+JOINS(thrd_detach, REQUIRE(thrd_detach(thread) == thrd_success))
+
+static void set_defaults(void *unused) {
+	(void) unused;
+	pthread_attr_t attributes;
+	REQUIRE(!pthread_getattr_default_np(&attributes));
+	REQUIRE(!pthread_attr_setstacksize(&attributes, 1 << 20));
+	REQUIRE(!pthread_setattr_default_np(&attributes));
+}
+static void check_defaults(void) {
+	pthread_attr_t attributes;
+	pthread_getattr_default_np(&attributes);
+	pthread_attr_setstacksize(&attributes, 3 << 20);
+	pthread_setattr_default_np(&attributes);
+	inside(set_defaults, NULL);
+	size_t size;
+	REQUIRE(!pthread_getattr_default_np(&attributes) && !pthread_attr_getstacksize(&attributes, &size));
+	REQUIRE(size == 1 << 20, size);
+}
+static void get_defaults(void *unused) {
+	(void) unused;
+	pthread_attr_t attributes;
+	size_t size;
+	REQUIRE(!pthread_getattr_default_np(&attributes) && !pthread_attr_getstacksize(&attributes, &size));
+	REQUIRE(size == 3 << 20, size);
+}
+static void check_get_defaults(void) {
+	pthread_attr_t attributes;
+	pthread_getattr_default_np(&attributes);
+	pthread_attr_setstacksize(&attributes, 3 << 20);
+	pthread_setattr_default_np(&attributes);
+	inside(get_defaults, NULL);
+}
+static void set_concurrency(void *unused) {
+	(void) unused;
+	REQUIRE(!pthread_setconcurrency(3));
+}
+static void check_concurrency(void) {
+	inside(set_concurrency, NULL);
+	REQUIRE(pthread_getconcurrency() == 3);
+}
+
+/* ------------------------------------------------------------------ the kernel thread's name */
+
+#define NAMES(name, ...) \
+	static void name_##name(void *unused) { \
+		(void) unused; \
+		pthread_t self = pthread_self(); \
+		ROUNDS(5000) { \
+			__VA_ARGS__; \
+		} \
+	} \
+	static void check_##name(void) { \
+		inside(name_##name, NULL); \
+	}
+NAMES(getattr_np, pthread_attr_t a; void *stack; size_t size; char here; REQUIRE(!pthread_getattr_np(self, &a));
+	REQUIRE(!pthread_attr_getstack(&a, &stack, &size)); REQUIRE(&here >= (char *) stack && &here < (char *) stack + size);
+	pthread_attr_destroy(&a))
+NAMES(getaffinity_np, cpu_set_t set; REQUIRE(!pthread_getaffinity_np(self, sizeof set, &set)))
+NAMES(setaffinity_np, cpu_set_t set; REQUIRE(!sched_getaffinity(0, sizeof set, &set) && !pthread_setaffinity_np(self, sizeof set, &set)))
+NAMES(getschedparam, int policy; struct sched_param p; REQUIRE(!pthread_getschedparam(self, &policy, &p) && policy == SCHED_OTHER))
+NAMES(setschedparam, struct sched_param p = { 0 }; REQUIRE(!pthread_setschedparam(self, SCHED_OTHER, &p)))
+NAMES(setschedprio, REQUIRE(!pthread_setschedprio(self, 0)))
+NAMES(setname_np, char text[16]; REQUIRE(!pthread_setname_np(self, "a-name") && !prctl(PR_GET_NAME, text) && !strcmp(text, "a-name")))
+NAMES(getname_np, char text[16]; REQUIRE(!prctl(PR_SET_NAME, "b-name") && !pthread_getname_np(self, text, sizeof text) && !strcmp(text, "b-name")))
+NAMES(getcpuclockid, clockid_t clock; struct timespec t; REQUIRE(!pthread_getcpuclockid(self, &clock) && !clock_gettime(clock, &t)))
+static volatile sig_atomic_t signals, value;
+static void on_signal(int signal, siginfo_t *info, void *context) {
+	(void) signal;
+	(void) context;
+	signals++;
+	value = info->si_value.sival_int;
+}
+static void handle(void) {
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
+	sigaction(SIGUSR1, &action, NULL);
+}
+NAMES(kill, int before = signals; REQUIRE(!pthread_kill(self, SIGUSR1) && signals == before + 1))
+NAMES(sigqueue, int before = signals; union sigval v = { 7 }; REQUIRE(!pthread_sigqueue(self, SIGUSR1, v) && signals == before + 1 && value == 7))
+static void check_kill_handled(void) {
+	handle();
+	check_kill();
+}
+static void check_sigqueue_handled(void) {
+	handle();
+	check_sigqueue();
+}
+
+/* ------------------------------------------------------------------ keys */
+
+static pthread_key_t outside_keys[8];
+static int destroyed;
+static void destroy(void *value) {
+	destroyed += value == outside_keys;
+}
+static void make_keys(void) {
+	for (int i = 0; i < 8; i++)
+		REQUIRE(!pthread_key_create(&outside_keys[i], destroy));
+}
+static void make_inside(void *unused) {
+	(void) unused;
+	pthread_key_t key;
+	REQUIRE(!pthread_key_create(&key, NULL));
+	for (int i = 0; i < 8; i++)
+		REQUIRE(key != outside_keys[i]);
+}
+static void check_key_create(void) {
+	make_keys();
+	inside(make_inside, NULL);
+}
+static void make_tss_inside(void *unused) {
+	(void) unused;
+	tss_t key;
+	REQUIRE(tss_create(&key, NULL) == thrd_success);
+	for (int i = 0; i < 8; i++)
+		REQUIRE(key != outside_keys[i]);
+}
+static void check_tss_create(void) {
+	make_keys();
+	inside(make_tss_inside, NULL);
+}
+static void use_key(void *unused) {
+	(void) unused;
+	pthread_key_t key = outside_keys[3];
+	REQUIRE(!pthread_getspecific(key));
+	REQUIRE(!pthread_setspecific(key, outside_keys));
+	REQUIRE(pthread_getspecific(key) == outside_keys);
+}
+static void check_specific(void) {
+	make_keys();
+	REQUIRE(!pthread_setspecific(outside_keys[3], &destroyed));
+	inside(use_key, NULL);
+	REQUIRE(pthread_getspecific(outside_keys[3]) == &destroyed);
+	REQUIRE(destroyed == 1, destroyed);
+}
+static void use_tss(void *unused) {
+	(void) unused;
+	REQUIRE(!tss_get(outside_keys[3]));
+	REQUIRE(tss_set(outside_keys[3], outside_keys) == thrd_success);
+	REQUIRE(tss_get(outside_keys[3]) == outside_keys);
+}
+static void check_tss(void) {
+	make_keys();
+	REQUIRE(!pthread_setspecific(outside_keys[3], &destroyed));
+	inside(use_tss, NULL);
+	REQUIRE(pthread_getspecific(outside_keys[3]) == &destroyed && destroyed == 1, destroyed);
+}
+static void delete_inside(void *unused) {
+	(void) unused;
+	REQUIRE(!pthread_key_delete(outside_keys[2]));
+}
+static void check_key_delete(void) {
+	make_keys();
+	inside(delete_inside, NULL);
+	REQUIRE(pthread_setspecific(outside_keys[2], &destroyed) == EINVAL);
+}
+static void delete_tss_inside(void *unused) {
+	(void) unused;
+	tss_delete(outside_keys[2]);
+}
+static void check_tss_delete(void) {
+	make_keys();
+	inside(delete_tss_inside, NULL);
+	REQUIRE(pthread_setspecific(outside_keys[2], &destroyed) == EINVAL);
+}
+/* What a libset's code has made is undone with it: there are 1024 keys. */
+static void make_key_for_ever(void *unused) {
+	(void) unused;
+	REQUIRE(!constructed_make_key());
+	for (;;)
+		;
+}
+static void check_undo(void) {
+	for (int i = 0; i < 2000; i++) {
+		linger_t linger = linger_launch(make_key_for_ever, 30, NULL);
+		REQUIRE(!linger.error, linger.error);
+		linger_cancel(&linger);
+	}
+}
+
+int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+static void at_end(void *unused) {
+	(void) unused;
+	destroyed++;
+}
+extern void *__dso_handle;
+static void register_end(void *unused) {
+	REQUIRE(!__cxa_thread_atexit_impl(at_end, unused, &__dso_handle) && !destroyed);
+}
+static void check_thread_atexit(void) {
+	inside(register_end, NULL);
+	REQUIRE(destroyed == 1, destroyed);
+	inside(nothing, NULL);
+	REQUIRE(destroyed == 1, destroyed);
+}
+
+const struct check checks[] = {
+	{ "create", "pthread_create", check_create },
+	{ "thrd_create", "thrd_create", check_thrd_create },
+	{ "exit", "pthread_exit", check_exit },
+	{ "cancel", "pthread_cancel", check_cancel },
+	{ "join", "pthread_join", check_join },
+	{ "tryjoin", "pthread_tryjoin_np", check_tryjoin },
+	{ "timedjoin", "pthread_timedjoin_np", check_timedjoin },
+	{ "clockjoin", "pthread_clockjoin_np", check_clockjoin },
+	{ "detach", "pthread_detach", check_detach },
+	{ "thrd_detach", "thrd_detach", check_thrd_detach },
+	{ "defaults", "pthread_setattr_default_np", check_defaults },
+	{ "get_defaults", "pthread_getattr_default_np", check_get_defaults },
+	{ "concurrency", "pthread_setconcurrency", check_concurrency },
+	{ "getattr_np", "pthread_getattr_np", check_getattr_np },
+	{ "getaffinity_np", "pthread_getaffinity_np", check_getaffinity_np },
+	{ "setaffinity_np", "pthread_setaffinity_np", check_setaffinity_np },
+	{ "getschedparam", "pthread_getschedparam", check_getschedparam },
+	{ "setschedparam", "pthread_setschedparam", check_setschedparam },
+	{ "setschedprio", "pthread_setschedprio", check_setschedprio },
+	{ "setname_np", "pthread_setname_np", check_setname_np },
+	{ "getname_np", "pthread_getname_np", check_getname_np },
+	{ "getcpuclockid", "pthread_getcpuclockid", check_getcpuclockid },
+	{ "kill", "pthread_kill", check_kill_handled },
+	{ "sigqueue", "pthread_sigqueue", check_sigqueue_handled },
+	{ "key_create", "pthread_key_create", check_key_create },
+	{ "tss_create", "tss_create", check_tss_create },
+	{ "specific", "pthread_getspecific,pthread_setspecific", check_specific },
+	{ "tss", "tss_get,tss_set", check_tss },
+	{ "key_delete", "pthread_key_delete", check_key_delete },
+	{ "tss_delete", "tss_delete", check_tss_delete },
+	{ "undo", "-", check_undo },
+	{ "thread_atexit", "__cxa_thread_atexit_impl", check_thread_atexit },
+	{ NULL, NULL, NULL },
+};
