@@ -587,10 +587,8 @@ fn a_raw_malloc() {
     in_function(move || allocate(malloc, free), |()| {});
 }
 
-/// Into the buffer of the one shared stdout.
+/// Into the buffer of the one shared stdout, which the first call allocates.
 fn print(call: impl FnOnce() -> c_int + Send) {
-    // SAFETY: the stream is the C library's, and not in use.
-    unsafe { libc::setvbuf(stdout, null_mut(), libc::_IOFBF, 4096) };
     in_function(call, |result| assert!(result > 0));
     let mut text = [0u8; 100];
     // SAFETY: the buffer is as long as said.

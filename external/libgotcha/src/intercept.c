@@ -34,7 +34,8 @@ static uint32_t by_function[HASH_SIZE];         /* slot + 1 */
 /* Words that interception has rewritten, to be able to look at them again. */
 struct patch {
 	void **word;
-	void *trampoline;
+	void *ours;             /* what is there now */
+	void *raw;              /* what the dynamic linker would put there */
 	uintptr_t relro_start, relro_end;
 };
 static struct patch *patches;
@@ -83,15 +84,6 @@ static void *trampoline_of(size_t slot) {
 	return chunks[slot / CHUNK_SLOTS] + slot % CHUNK_SLOTS * TRAMPOLINE_SIZE;
 }
 
-void *gotcha_trampoline_target(void *address) {
-	for (size_t i = 0; i < CHUNKS && chunks[i]; i++) {
-		size_t offset = (unsigned char *) address - chunks[i];
-		if (offset < CHUNK_SLOTS * TRAMPOLINE_SIZE)
-			return slots[i * CHUNK_SLOTS + offset / TRAMPOLINE_SIZE].function;
-	}
-	return address;
-}
-
 static void *entry_for(const struct libset *set, const struct slot *slot) {
 	return slot->everywhere ? slot->everywhere : gotcha_translate(set, slot->function);
 }
@@ -109,6 +101,12 @@ void gotcha_table_fill(struct libset *set) {
 		set->table[i] = entry_for(set, &slots[i]);
 }
 
+/* What a call from base runs. */
+static void *base_entry(void *function) {
+	const struct row *row = gotcha_policy_find(function);
+	return row && row->in_base && row->wrapper ? row->wrapper : function;
+}
+
 /* Policy decides by address, so that every alias of a function follows one row. */
 static void fill_slot(size_t index, void *function) {
 	const struct row *row = gotcha_policy_find(function);
@@ -119,7 +117,7 @@ static void fill_slot(size_t index, void *function) {
 		slot->everywhere = row->wrapper ? row->wrapper : function;
 	else if (!home || home->kind != OBJECT_REPLICATED)
 		slot->everywhere = function;
-	gotcha_starting_table[index] = row && row->in_base && row->wrapper ? row->wrapper : function;
+	gotcha_starting_table[index] = base_entry(function);
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
 }
@@ -138,7 +136,7 @@ void *gotcha_trampoline(void *function) {
 
 /* ------------------------------------------------------------------ GOTs */
 
-static bool remember(void **word, void *trampoline, const struct object *object) {
+static bool rewrite(void **word, void *ours, void *raw, const struct object *object) {
 	if (patches_len == patches_room) {
 		size_t room = patches_room ? 2 * patches_room : 4096;
 		struct patch *grown = realloc(patches, room * sizeof *grown);
@@ -147,7 +145,8 @@ static bool remember(void **word, void *trampoline, const struct object *object)
 		patches = grown;
 		patches_room = room;
 	}
-	patches[patches_len++] = (struct patch) { word, trampoline, object->relro_start, object->relro_end };
+	patches[patches_len++] = (struct patch) { word, ours, raw, object->relro_start, object->relro_end };
+	__atomic_store_n(word, ours, __ATOMIC_RELEASE);
 	return true;
 }
 
@@ -156,6 +155,14 @@ static bool wants_trampoline(const struct object *home, const void *function) {
 		return true;
 	/* ld.so's and shared libraries' functions: only those with a row, or that must not be preempted */
 	return gotcha_policy_find(function) != NULL;
+}
+
+/* Base's copy of a library may run inside a function, by a pointer that the program stored before
+ * interception: it may hold the process's locks, and must then call nothing that could be preempted. So its
+ * calls stay in base, where libgotcha_is_shared_code() covers them. Addresses of other objects' functions,
+ * which it may hand out, are trampolines as everywhere. */
+static bool stays_in_base(const struct object *object, unsigned type, const struct object *home) {
+	return object->kind == OBJECT_REPLICATED && (type == R_X86_64_JUMP_SLOT || home == object);
 }
 
 /* One relocation: does its word name a function that is to be intercepted?
@@ -188,12 +195,11 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	/* an object's own tables of its own functions belong to its copies: they are relocated there */
 	if (type == R_X86_64_64 && home == object)
 		return 0;
-	void *trampoline = gotcha_trampoline(value);
-	if (!trampoline)
+	void *target = stays_in_base(object, type, home) ? base_entry(value) : gotcha_trampoline(value);
+	if (!target)
 		return gotcha_fail(ENOMEM, "more than %d intercepted functions", MAX_SLOTS);
-	if (!remember(word, trampoline, object))
+	if (!rewrite(word, target, value, object))
 		return gotcha_fail(ENOMEM, "no memory for the list of intercepted words");
-	__atomic_store_n(word, trampoline, __ATOMIC_RELEASE);
 	return 0;
 }
 
@@ -230,14 +236,14 @@ size_t gotcha_intercept_verify(void) {
 	size_t repaired = 0;
 	for (size_t i = 0; i < patches_len; i++) {
 		struct patch *patch = &patches[i];
-		if (*patch->word == patch->trampoline)
+		if (*patch->word == patch->ours)
 			continue;
 		/* somebody's deliberate change of a read-only word stays */
 		uintptr_t address = (uintptr_t) patch->word;
 		if (address >= patch->relro_start && address < patch->relro_end)
 			continue;
-		if (*patch->word == gotcha_trampoline_target(patch->trampoline)) {
-			__atomic_store_n(patch->word, patch->trampoline, __ATOMIC_RELEASE);
+		if (*patch->word == patch->raw) {
+			__atomic_store_n(patch->word, patch->ours, __ATOMIC_RELEASE);
 			repaired++;
 		}
 	}

@@ -165,8 +165,6 @@ int gotcha_trampolines_init(void);
 /* The trampoline of a base function; made if there is none. Of an ifunc: of what its resolver chose, whose
  * copy is at the same place. */
 void *gotcha_trampoline(void *function);
-/* The function behind an address that is a trampoline, else the address. */
-void *gotcha_trampoline_target(void *address);
 void gotcha_table_fill(struct libset *);
 int gotcha_intercept_objects(size_t from);
 /* Writes every intercepted word again that another thread's lazy binding has overwritten; returns how many. */

@@ -120,6 +120,8 @@ static int allocate(struct libset **made) {
 		free(set);
 		return gotcha_fail(errno, "mmap of a libset's table: %s", strerror(errno));
 	}
+	/* sparsely used: a huge page for each would waste most of it */
+	madvise(memory, table_size + INIT_HEAP_SIZE, MADV_NOHUGEPAGE);
 	set->table = (void **) memory;
 	set->init_heap = memory + table_size;
 	*made = set;
