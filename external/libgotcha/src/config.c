@@ -75,6 +75,18 @@ static void read_libsets_max(const char *value) {
 		gotcha_config.libsets_max = number;
 }
 
+static const struct engine *const engines[] = { &gotcha_engine_clone, &gotcha_engine_dlmopen };
+const struct engine *gotcha_engine = &gotcha_engine_dlmopen;
+
+static void read_engine(const char *value) {
+	for (size_t i = 0; i < lengthof(engines); i++)
+		if (!strcmp(value, engines[i]->name)) {
+			gotcha_engine = engines[i];
+			return;
+		}
+	warn("LIBGOTCHA_LOADER", value, "the engines are clone and dlmopen");
+}
+
 static void read_trace(const char *value) {
 	char *list = strdup(value), *rest = list, *word;
 	while (list && (word = strsep(&rest, ","))) {
@@ -128,8 +140,8 @@ int gotcha_config_init(void) {
 		return gotcha_fail(ECANCELED, "dormant in %s: listed in LIBGOTCHA_SKIP", program_invocation_short_name);
 	if ((value = getenv("LIBGOTCHA_NUMGROUPS")))
 		read_libsets_max(value);
-	if ((value = getenv("LIBGOTCHA_LOADER")) && strcmp(value, gotcha_engine->name))
-		warn("LIBGOTCHA_LOADER", value, "no such engine");
+	if ((value = getenv("LIBGOTCHA_LOADER")))
+		read_engine(value);
 	if ((value = getenv("LIBGOTCHA_SHARED")))
 		read_shared(value);
 	if ((value = getenv("LIBGOTCHA_TRACE")))

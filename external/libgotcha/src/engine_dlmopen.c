@@ -211,6 +211,8 @@ static int record_copies(struct libset *set, struct link_map *any, size_t from) 
 			return gotcha_fail(ENOEXEC, "libset %ld: %s is not in its namespace", set->number, object->path);
 		set->copies[i].map = map;
 		set->copies[i].base = map->l_addr;
+		if (object->tls_memsz && dlinfo(map, RTLD_DI_TLS_MODID, &set->copies[i].tls_module))
+			set->copies[i].tls_module = 0;
 	}
 	set->copies_len = gotcha_objects_len;
 	return 0;
@@ -248,4 +250,3 @@ static int extend(struct libset *set) {
 const struct engine gotcha_engine_dlmopen = {
 	.name = "dlmopen", .prepare = prepare, .create = create, .extend = extend, .limit = limit,
 };
-const struct engine *gotcha_engine = &gotcha_engine_dlmopen;

@@ -39,7 +39,7 @@
 /* This thread's state: the current TCB's. */
 #define THIS libgotcha_tls
 
-enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 16 };
+enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 65536 };
 
 /* ------------------------------------------------------------------ objects (objects.c) */
 
@@ -48,6 +48,7 @@ enum object_kind {
 	OBJECT_EXECUTABLE,
 	OBJECT_LOADER,          /* ld.so: one per process */
 	OBJECT_PROGRAM,         /* belongs to the program as the executable does: Rust's std as a library */
+	OBJECT_UNWINDER,        /* libgcc_s, where copies cannot have their own: contexts must match */
 	OBJECT_SHARED,          /* stays in the starting libset; its functions run there */
 	OBJECT_OWN,             /* the object that contains this code, if it is not the executable */
 };
@@ -116,9 +117,15 @@ struct libset {
 	Lmid_t namespace;               /* dlmopen engine */
 	size_t copies_len;              /* objects [0, copies_len) are present */
 	struct {
-		struct link_map *map;
-		uintptr_t base;         /* load bias of the copy; 0: not replicated */
+		uintptr_t base;         /* load bias of the copy; 0: none */
+		struct link_map *map;   /* dlmopen engine */
+		size_t tls_module;      /* 0: no thread-local storage */
 	} copies[MAX_OBJECTS];
+	uintptr_t image;                /* clone engine: where its copies lie... */
+	int data_file;                  /* ...and the file behind what is being made of them, whose... */
+	uintptr_t data_file_start;      /* ...first byte is this one of all data */
+	uintptr_t first_tcb;            /* on which constructors ran; taken by the first function */
+	bool first_tcb_taken;
 	struct snapshot *snapshots;
 	size_t snapshots_len;
 	uintptr_t libc_start, libc_end; /* of its C library: where its streams' vtables lie */
@@ -139,6 +146,9 @@ struct libset {
 extern void *gotcha_starting_table[MAX_SLOTS];
 struct libset *gotcha_libset(long number);
 size_t gotcha_libsets_len(void);
+/* The same as gotcha_libset(), but also one whose constructors are running. */
+struct libset *gotcha_libset_made(long number);
+void gotcha_libset_find_libc(struct libset *);
 /* The copy in `set` of an address in a replicated object; other addresses as they are. */
 void *gotcha_translate(const struct libset *set, const void *address);
 /* The libset whose C library holds `address`, or NULL. */
@@ -151,12 +161,14 @@ enum { INIT_HEAP_SIZE = 4 << 20 };
 /* Makes and unmakes the copies.  Called under gotcha_lock(), in base or hosted context. */
 struct engine {
 	const char *name;
+	bool shares_unwinder;                           /* libgcc_s is not copied; clone_unwind.c's rows count */
+	bool takes_snapshots;                           /* of what it makes; else libset.c does */
 	int (*prepare)(void);                           /* once, after the policy table is bound */
 	int (*create)(struct libset *);                 /* fill namespace, copies, copies_len */
 	int (*extend)(struct libset *);                 /* copy the objects that base has got since */
 	size_t (*limit)(void);
 };
-extern const struct engine gotcha_engine_dlmopen;
+extern const struct engine gotcha_engine_clone, gotcha_engine_dlmopen;
 extern const struct engine *gotcha_engine;
 
 /* ------------------------------------------------------------------ interception (intercept.c) */
@@ -185,7 +197,7 @@ struct rows {
 	size_t length;
 };
 extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_process, gotcha_rows_signals,
-	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_waits;
+	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind, gotcha_rows_waits;
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
 /* Calls `visit` for each name that a copy must bind to an address of ours instead of its own libset's. */
@@ -223,6 +235,11 @@ int gotcha_loader_shadow_check(struct libset *first);
 extern char *gotcha_loader_shadow;
 extern struct libgotcha_callbacks gotcha_callbacks;
 extern int gotcha_preemption_signal;
+
+/* A TCB for code of `set`, without a stack. */
+int gotcha_tcb_make(struct libset *set, uintptr_t *made);
+/* Thread-locals of copies [from, to) on the libset's first TCB. */
+int gotcha_tcb_add(struct libset *set, size_t from, size_t to);
 
 /* Base's functions that our own code calls while interception is on. */
 extern void *(*gotcha_base_malloc)(size_t);

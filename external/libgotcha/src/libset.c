@@ -20,6 +20,12 @@ size_t gotcha_libsets_len(void) {
 	return libsets_len;
 }
 
+static struct libset *in_making;
+
+struct libset *gotcha_libset_made(long number) {
+	return in_making && in_making->number == number ? in_making : gotcha_libset(number);
+}
+
 void *gotcha_translate(const struct libset *set, const void *address) {
 	struct object *object = gotcha_object_at((uintptr_t) address);
 	if (!object || object->kind != OBJECT_REPLICATED || (size_t) (object - gotcha_objects) >= set->copies_len)
@@ -70,7 +76,7 @@ static int snapshot_object(struct libset *set, size_t index) {
 
 static int snapshot_objects(struct libset *set, size_t from) {
 	for (size_t i = from; i < set->copies_len; i++) {
-		int error = set->copies[i].map ? snapshot_object(set, i) : 0;
+		int error = set->copies[i].base ? snapshot_object(set, i) : 0;
 		if (error)
 			return error;
 	}
@@ -133,7 +139,7 @@ static void *copy_of(const struct libset *set, const char *name) {
 	return symbol ? (void *) (set->copies[gotcha_libc - gotcha_objects].base + symbol->st_value) : NULL;
 }
 
-static void find_libc(struct libset *set) {
+void gotcha_libset_find_libc(struct libset *set) {
 	uintptr_t bias = set->copies[gotcha_libc - gotcha_objects].base - gotcha_libc->base;
 	set->libc_start = gotcha_libc->start + bias;
 	set->libc_end = gotcha_libc->end + bias;
@@ -165,10 +171,12 @@ static int create(struct libset **made) {
 	if (error)
 		return error;
 	struct libset *set = *made;
+	in_making = set;
 	error = load(set, gotcha_engine->create);
+	in_making = NULL;
 	if (!error) {
-		find_libc(set);
-		error = snapshot_objects(set, 0);
+		gotcha_libset_find_libc(set);
+		error = gotcha_engine->takes_snapshots ? 0 : snapshot_objects(set, 0);
 	}
 	if (!error)
 		error = snapshot_init_heap(set);
@@ -200,7 +208,7 @@ int gotcha_libset_extend_all(void) {
 		if (had == gotcha_objects_len)
 			continue;
 		error = load(set, gotcha_engine->extend);
-		if (!error)
+		if (!error && !gotcha_engine->takes_snapshots)
 			error = snapshot_objects(set, had);
 		if (!error)
 			error = snapshot_init_heap(set);

@@ -93,6 +93,8 @@ static enum object_kind classify(const struct object *object, bool defines_mallo
 		return OBJECT_PROGRAM;
 	if (!strncmp(object->name, "vgpreload", 9))
 		return OBJECT_SHARED;
+	if (gotcha_engine->shares_unwinder && !strcmp(object->name, "libgcc_s.so.1"))
+		return OBJECT_UNWINDER;
 	return listed_as_shared(object) || defines_malloc ? OBJECT_SHARED : OBJECT_REPLICATED;
 }
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 static struct rows *const tables[] = {
-	&gotcha_rows_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_process, &gotcha_rows_signals,
+	&gotcha_rows_unwind, &gotcha_rows_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_process, &gotcha_rows_signals,
 	&gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_waits,
 };
 
@@ -42,6 +42,11 @@ static bool is_off(const struct row *row) {
 }
 #endif
 
+/* Rows that serve one engine only. */
+static bool counts(const struct rows *table) {
+	return table != &gotcha_rows_unwind || gotcha_engine->shares_unwinder;
+}
+
 static int bind_row(struct row *row) {
 	row->base = gotcha_base_symbol(row->name);
 	if (!row->base || is_off(row))
@@ -60,7 +65,7 @@ static int bind_row(struct row *row) {
 
 int gotcha_policy_bind(void) {
 	for (size_t i = 0; i < lengthof(tables); i++)
-		for (size_t j = 0; j < tables[i]->length; j++) {
+		for (size_t j = 0; counts(tables[i]) && j < tables[i]->length; j++) {
 			int error = bind_row(&tables[i]->first[j]);
 			if (error)
 				return error;

@@ -64,7 +64,7 @@ static struct object *object_of_caller(uintptr_t address) {
 	const struct libset *set = THIS.set;
 	for (size_t i = 0; !object && set && i < set->copies_len; i++) {
 		struct object *original = &gotcha_objects[i];
-		if (set->copies[i].map && address - set->copies[i].base + original->base - original->start
+		if (set->copies[i].base && address - set->copies[i].base + original->base - original->start
 				< original->end - original->start)
 			object = original;
 	}
@@ -112,7 +112,8 @@ void *libgotcha_dlsym(void *handle, const char *name) {
 
 /* ------------------------------------------------------------------ the C library's own calls */
 
-/* What the C library opens for itself is opened in the libset's namespace, as it would without us. */
+/* What the C library opens for itself is opened in the libset's namespace, as it would without us; with the
+ * clone engine, in base, and then copied. */
 static Lmid_t own_namespace(void) {
 	return THIS.set ? THIS.set->namespace : LM_ID_BASE;
 }
@@ -133,21 +134,24 @@ static void *hook_dlmopen(Lmid_t namespace, const char *file, int mode, void *ca
 }
 static void *hook_libc_dlopen(const char *name, int mode) {
 	/* 0x80000000: __RTLD_DLOPEN, a flag for ld.so itself */
-	return (void *) hosted_dlmopen(own_namespace(), (long) name, (mode & 0x7fffffff) | RTLD_NOW, 0, 0, 0);
+	mode = (mode & 0x7fffffff) | RTLD_NOW;
+	if (own_namespace() == LM_ID_BASE)
+		return loader_dlopen(name, mode);
+	return (void *) hosted_dlmopen(own_namespace(), (long) name, mode, 0, 0, 0);
 }
 static void *hook_libc_dlsym(void *handle, const char *name) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	void *found = BASE(DLSYM, void *(void *, const char *))(handle, name);
 	gotcha_hosted_leave(&guard);
-	return found;
+	return THIS.set && own_namespace() == LM_ID_BASE ? gotcha_translate(THIS.set, found) : found;
 }
 static void *hook_libc_dlvsym(void *handle, const char *name, const char *version) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	void *found = BASE(DLVSYM, void *(void *, const char *, const char *))(handle, name, version);
 	gotcha_hosted_leave(&guard);
-	return found;
+	return THIS.set && own_namespace() == LM_ID_BASE ? gotcha_translate(THIS.set, found) : found;
 }
 /* The check of a candidate for the hook's place counts calls of this one. */
 static _Atomic unsigned hook_calls;

@@ -132,7 +132,7 @@ static void threads_exit(void *value) {
  * code inside the libset made is undone. */
 static bool is_libset_code(const struct libset *set, uintptr_t address) {
 	for (size_t i = 0; set && i < set->copies_len; i++)
-		if (set->copies[i].map && address - (set->copies[i].base - gotcha_objects[i].base) - gotcha_objects[i].start
+		if (set->copies[i].base && address - (set->copies[i].base - gotcha_objects[i].base) - gotcha_objects[i].start
 				< gotcha_objects[i].end - gotcha_objects[i].start)
 			return true;
 	return false;

@@ -66,7 +66,7 @@ struct libgotcha_thread *libgotcha_tcb_state(uintptr_t pointer) {
 }
 
 /* nptl/allocatestack.c and pthread_create.c give a new thread these values. */
-static void fill_tcb(uintptr_t tcb, void *stack, size_t stack_size_bytes) {
+static void fill_tcb(uintptr_t tcb) {
 	const struct glibc_layout *layout = &gotcha_layout;
 	uintptr_t host = thread_pointer();
 #define WORD(base, offset) (*(uintptr_t *) ((base) + (offset)))
@@ -82,8 +82,6 @@ static void fill_tcb(uintptr_t tcb, void *stack, size_t stack_size_bytes) {
 	WORD(tcb, layout->robust_prev) = WORD(tcb, layout->robust_head) = tcb + layout->robust_head;
 	WORD(tcb, layout->robust_head + 8) = WORD(host, layout->robust_head + 8);
 	WORD(tcb, layout->specific) = tcb + layout->specific_first;
-	WORD(tcb, layout->stackblock) = (uintptr_t) stack;
-	WORD(tcb, layout->stackblock_size) = stack_size_bytes;
 	/* struct rseq.cpu_id: the kernel knows only the kernel thread's own area. RSEQ_CPU_ID_UNINITIALIZED */
 	if (layout->rseq)
 		*(int *) (tcb + layout->rseq + 4) = -1;
@@ -126,13 +124,8 @@ static int find_blocks(struct libset *set, struct blocks *blocks) {
 		}
 	}
 	for (size_t i = 0; i < set->copies_len; i++) {
-		size_t module = 0;
-		if (!set->copies[i].map || !gotcha_objects[i].tls_memsz)
-			continue;
-		if (dlinfo(set->copies[i].map, RTLD_DI_TLS_MODID, &module) || !module)
-			continue;
-		struct block block = { module_storage(module), NULL, gotcha_objects[i].tls_memsz, gotcha_objects[i].tls_memsz };
-		if (add_block(&blocks->rolled, &blocks->rolled_len, block))
+		size_t module = set->copies[i].tls_module, size = gotcha_objects[i].tls_memsz;
+		if (module && add_block(&blocks->rolled, &blocks->rolled_len, (struct block) { module_storage(module), NULL, size, size }))
 			return -ENOMEM;
 	}
 	return 0;
@@ -149,31 +142,69 @@ static int take_images(struct blocks *blocks) {
 	return 0;
 }
 
-/* dlinfo() takes ld.so's lock, which belongs to a kernel thread: hosted, module by module. */
+/* A copy's thread-locals start as its own relocated image tells. Where the copy shares its original's storage
+ * the dynamic linker has initialised that for the original. Context: on the TCB, preemption deferred. */
+static void overlay(const struct libset *set, size_t from, size_t to) {
+	for (size_t i = from; i < to; i++) {
+		const struct object *object = &gotcha_objects[i];
+		if (set->copies[i].tls_module)
+			memcpy(module_storage(set->copies[i].tls_module),
+				(void *) (object->tls_image - object->base + set->copies[i].base), object->tls_filesz);
+	}
+}
+
+int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
+	uintptr_t tcb = (uintptr_t) gotcha_dl_allocate_tls(NULL), host = thread_pointer();
+	if (!tcb)
+		return gotcha_fail(ENOMEM, "no memory for a thread control block");
+	fill_tcb(tcb);
+	/* a signal that comes while it is current below must find the kernel thread's record */
+	*libgotcha_tcb_state(tcb) = (struct libgotcha_thread) {
+		.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .hooked = THIS.hooked, .host = host,
+		.owner = THIS.owner, .signal_blocked = THIS.signal_blocked };
+	gotcha_set_thread_pointer(tcb);
+	gotcha_base_ctype_init();
+	overlay(set, 0, set->copies_len);
+	set->ctype_init();
+	/* base's malloc keeps a cache in base's thread-local storage, which roll backs may restore: it is to be
+	 * the same one before and after */
+	gotcha_base_free(gotcha_base_malloc(1));
+	gotcha_set_thread_pointer(host);
+	*made = tcb;
+	return 0;
+}
+
+int gotcha_tcb_add(struct libset *set, size_t from, size_t to) {
+	uintptr_t host = thread_pointer();
+	gotcha_set_thread_pointer(set->first_tcb);
+	overlay(set, from, to);
+	gotcha_set_thread_pointer(host);
+	return 0;
+}
+
+static int take_tcb(struct libset *set, uintptr_t *taken) {
+	if (!set->first_tcb || set->first_tcb_taken)
+		return gotcha_tcb_make(set, taken);
+	set->first_tcb_taken = true;
+	*taken = set->first_tcb;
+	return 0;
+}
+
 int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *tcb) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
-	int error = 0;
 	struct libset *set = gotcha_libset(group);
 	struct blocks *blocks = calloc(1, sizeof *blocks);
-	void *allocated = set && blocks ? gotcha_dl_allocate_tls(NULL) : NULL;
-	if (!set) {
-		error = gotcha_fail(EINVAL, "no libset %ld", group);
-	} else if (!allocated) {
-		error = gotcha_fail(ENOMEM, "no memory for a thread control block");
-	} else {
-		uintptr_t host = thread_pointer();
-		tcb->thread_pointer = (uintptr_t) allocated;
+	int error = !set ? gotcha_fail(EINVAL, "no libset %ld", group)
+		: !blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
+		: take_tcb(set, &tcb->thread_pointer);
+	if (!error) {
 		tcb->blocks = blocks;
-		fill_tcb(tcb->thread_pointer, stack, stack_size_bytes);
-		/* a signal that comes while it is current below must find the kernel thread's record */
-		*libgotcha_tcb_state(tcb->thread_pointer) = (struct libgotcha_thread) {
-			.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .hooked = THIS.hooked, .host = host,
-			.owner = THIS.owner, .signal_blocked = THIS.signal_blocked };
+		*(void **) (tcb->thread_pointer + gotcha_layout.stackblock) = stack;
+		*(size_t *) (tcb->thread_pointer + gotcha_layout.stackblock_size) = stack_size_bytes;
+		uintptr_t host = thread_pointer();
 		gotcha_set_thread_pointer(tcb->thread_pointer);
-		gotcha_base_ctype_init();
-		set->ctype_init();
 		error = find_blocks(set, blocks);
 		gotcha_set_thread_pointer(host);
 		if (!error)

@@ -1,0 +1,273 @@
+/* The clone engine's memory: where copies lie, and how they are mapped.
+ *
+ * A copy takes two mappings: the file's read-only part, shared with everybody who maps the file, and the
+ * writable part. The latter is first a shared mapping of an unnamed file, while the copy is relocated and
+ * initialised; then a private mapping of the same file, which thereby holds the pristine state. */
+#include "clone.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+struct image_object gotcha_image[MAX_OBJECTS];
+size_t gotcha_image_objects;
+
+static uintptr_t image_size, data_size;
+static uintptr_t arena, stride;
+static size_t arena_images;
+
+/* Room in each image for libraries that are opened later. */
+enum { LATE_BYTES = 64 << 20 };
+
+/* ------------------------------------------------------------------ layout */
+
+/* What file is mapped at the start of each object: the path may lead to another one by now. */
+static int find_files(size_t from, size_t to) {
+	FILE *maps = fopen("/proc/self/maps", "re");
+	if (!maps)
+		return gotcha_fail(errno, "cannot read /proc/self/maps: %s", strerror(errno));
+	char line[4096 + 256];
+	while (fgets(line, sizeof line, maps)) {
+		unsigned long start, end, inode;
+		unsigned major_number, minor_number;
+		if (sscanf(line, "%lx-%lx %*s %*s %x:%x %lu", &start, &end, &major_number, &minor_number, &inode) != 5)
+			continue;
+		for (size_t i = from; i < to; i++)
+			if (gotcha_objects[i].start == start) {
+				gotcha_image[i].device = makedev(major_number, minor_number);
+				gotcha_image[i].inode = inode;
+			}
+	}
+	fclose(maps);
+	return 0;
+}
+
+static void find_data(const struct object *object, struct image_object *place) {
+	place->data_start = object->end;
+	place->data_end = object->end;
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		uintptr_t start = page_down(object->base + segment->p_vaddr);
+		if (segment->p_type == PT_LOAD && (segment->p_flags & PF_W) && start < place->data_start)
+			place->data_start = start;
+	}
+}
+
+/* Text that is relocated cannot be shared, and the plan below has no room for it. */
+static bool has_text_relocations(const struct object *object) {
+	for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++)
+		if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && entry->d_un.d_val & DF_TEXTREL))
+			return true;
+	return false;
+}
+
+int gotcha_image_lay_out(void) {
+	size_t from = gotcha_image_objects;
+	int error = find_files(from, gotcha_objects_len);
+	for (size_t i = from; !error && i < gotcha_objects_len; i++) {
+		const struct object *object = &gotcha_objects[i];
+		struct image_object *place = &gotcha_image[i];
+		if (object->kind != OBJECT_REPLICATED)
+			continue;
+		if (has_text_relocations(object))
+			return gotcha_fail(ENOEXEC, "%s has text relocations: it cannot be copied (name it in LIBGOTCHA_SHARED)", object->path);
+		if (stride && image_size + (object->end - object->start) > stride)
+			return gotcha_fail(ENOMEM, "no room in the images of libsets for %s", object->path);
+		find_data(object, place);
+		place->present = true;
+		place->offset = image_size;
+		place->data_offset = data_size;
+		image_size += object->end - object->start;
+		data_size += place->data_end - place->data_start;
+	}
+	gotcha_image_objects = gotcha_objects_len;
+	return error;
+}
+
+/* As many images as addresses can be had for. */
+int gotcha_image_reserve_arena(void) {
+	for (stride = 1ul << 26; stride < image_size + LATE_BYTES; stride *= 2)
+		;
+	for (arena_images = MAX_LIBSETS; arena_images >= 8; arena_images /= 2) {
+		void *memory = mmap(NULL, arena_images * stride, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (memory != MAP_FAILED) {
+			arena = (uintptr_t) memory;
+			return 0;
+		}
+	}
+	return gotcha_fail(errno, "no address space for copies of libraries: %s", strerror(errno));
+}
+
+struct libset *gotcha_image_at(uintptr_t address, size_t *found) {
+	uintptr_t from_arena = address - arena;
+	if (!stride || from_arena >= arena_images * stride)
+		return NULL;
+	uintptr_t offset = from_arena % stride;
+	/* not gotcha_libset(): constructors run before a libset is in the list */
+	for (size_t i = 0; i < gotcha_image_objects; i++) {
+		const struct image_object *place = &gotcha_image[i];
+		if (place->present && offset - place->offset < gotcha_objects[i].end - gotcha_objects[i].start) {
+			*found = i;
+			return gotcha_libset_made(from_arena / stride + 1);
+		}
+	}
+	return NULL;
+}
+
+/* ------------------------------------------------------------------ mapping */
+
+static int open_object(const struct object *object, const struct image_object *place) {
+	int file = open(object->path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return gotcha_fail(errno, "%s: %s", object->path, strerror(errno));
+	struct stat status;
+	if (fstat(file, &status) || status.st_ino != place->inode) {
+		close(file);
+		return gotcha_fail(ESTALE, "%s has been replaced since the program was started", object->path);
+	}
+	return file;
+}
+
+static int map_at(uintptr_t address, size_t size, int protection, int flags, int file, off_t offset, const struct object *object) {
+	if (mmap((void *) address, size, protection, flags | MAP_FIXED, file, offset) != MAP_FAILED)
+		return 0;
+	int error = errno;
+	return gotcha_fail(error, "mapping a copy of %s: %s%s", object->path, strerror(error),
+		error == ENOMEM ? " (vm.max_map_count?)" : "");
+}
+
+/* Linkers lay most libraries out so that one mapping holds all read-only segments. */
+static bool is_flat(const struct object *object) {
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W)
+		 && object->base + segment->p_vaddr - object->start != segment->p_offset)
+			return false;
+	}
+	return true;
+}
+
+static int map_text(const struct object *object, const struct image_object *place, uintptr_t bias, int file) {
+	if (is_flat(object))
+		return map_at(object->start + bias, place->data_start - object->start, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0, object);
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type != PT_LOAD || segment->p_flags & PF_W)
+			continue;
+		uintptr_t start = page_down(object->base + segment->p_vaddr);
+		uintptr_t end = page_up(object->base + segment->p_vaddr + segment->p_filesz);
+		int error = map_at(start + bias, end - start, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, page_down(segment->p_offset), object);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+static int read_data(const struct object *object, uintptr_t bias, int file) {
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_W))
+			continue;
+		char *to = (char *) (object->base + segment->p_vaddr + bias);
+		for (size_t done = 0; done < segment->p_filesz; ) {
+			ssize_t count = pread(file, to + done, segment->p_filesz - done, segment->p_offset + done);
+			if (count < 0 && errno == EINTR)
+				continue;
+			if (count <= 0)
+				return gotcha_fail(count ? errno : EIO, "reading %s: %s", object->path, count ? strerror(errno) : "it is shorter than when it was mapped");
+			done += count;
+		}
+	}
+	return 0;
+}
+
+static int map_object(struct libset *set, size_t index, uintptr_t image) {
+	const struct object *object = &gotcha_objects[index];
+	const struct image_object *place = &gotcha_image[index];
+	uintptr_t bias = image + place->offset - object->start;
+	int file = open_object(object, place);
+	if (file < 0)
+		return file;
+	int error = map_text(object, place, bias, file);
+	size_t size = place->data_end - place->data_start;
+	if (!error && size)
+		error = map_at(place->data_start + bias, size, PROT_READ | PROT_WRITE, MAP_SHARED, set->data_file,
+			place->data_offset - set->data_file_start, object);
+	if (!error && size)
+		error = read_data(object, bias, file);
+	close(file);
+	set->copies[index].base = object->base + bias;
+	set->copies[index].tls_module = object->tls_module;
+	return error;
+}
+
+/* The data files of late objects are files of their own. */
+int gotcha_image_map(struct libset *set, size_t from, size_t to) {
+	set->image = arena + (set->number - 1) * stride;
+	set->data_file_start = UINTPTR_MAX;
+	uintptr_t end = 0;
+	for (size_t i = from; i < to; i++)
+		if (gotcha_image[i].present) {
+			if (gotcha_image[i].data_offset < set->data_file_start)
+				set->data_file_start = gotcha_image[i].data_offset;
+			end = gotcha_image[i].data_offset + gotcha_image[i].data_end - gotcha_image[i].data_start;
+		}
+	if (!end)
+		return 0;
+	set->data_file = memfd_create("libgotcha-libset", MFD_CLOEXEC);
+	if (set->data_file < 0 || ftruncate(set->data_file, end - set->data_file_start))
+		return gotcha_fail(errno, "memory file of a libset: %s", strerror(errno));
+	int error = 0;
+	for (size_t i = from; !error && i < to; i++)
+		if (gotcha_image[i].present)
+			error = map_object(set, i, set->image);
+	return error;
+}
+
+static int add_snapshot(struct libset *set, uintptr_t from, uintptr_t to, char *pristine) {
+	struct snapshot *grown = realloc(set->snapshots, (set->snapshots_len + 1) * sizeof *grown);
+	if (!grown)
+		return gotcha_fail(ENOMEM, "no memory to describe libset %ld", set->number);
+	set->snapshots = grown;
+	set->snapshots[set->snapshots_len++] = (struct snapshot) { (char *) from, to - from, pristine };
+	return 0;
+}
+
+int gotcha_image_seal(struct libset *set, size_t from, size_t to) {
+	uintptr_t end = 0;
+	for (size_t i = from; i < to; i++)
+		if (gotcha_image[i].present)
+			end = gotcha_image[i].data_offset + gotcha_image[i].data_end - gotcha_image[i].data_start;
+	if (!end)
+		return 0;
+	char *view = mmap(NULL, end - set->data_file_start, PROT_READ | PROT_WRITE, MAP_SHARED, set->data_file, 0);
+	int error = view == MAP_FAILED ? gotcha_fail(errno, "mapping the pristine state of a libset: %s", strerror(errno)) : 0;
+	for (size_t i = from; !error && i < to; i++) {
+		const struct image_object *place = &gotcha_image[i];
+		const struct object *object = &gotcha_objects[i];
+		if (!place->present || place->data_start == place->data_end)
+			continue;
+		uintptr_t bias = set->copies[i].base - object->base, offset = place->data_offset - set->data_file_start;
+		error = map_at(place->data_start + bias, place->data_end - place->data_start, PROT_READ | PROT_WRITE, MAP_PRIVATE,
+			set->data_file, offset, object);
+		/* what is read-only after relocation is not written, although compact mappings do not enforce it */
+		uintptr_t written = object->relro_end > place->data_start && object->relro_start <= place->data_start
+			? object->relro_end : place->data_start;
+		if (!error && written < place->data_end)
+			error = add_snapshot(set, written + bias, place->data_end + bias, view + offset + (written - place->data_start));
+	}
+	close(set->data_file);
+	set->data_file = -1;
+	return error;
+}
+
+void gotcha_image_unmap(struct libset *set) {
+	if (set->data_file > 0)
+		close(set->data_file);
+	mmap((void *) set->image, stride, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}

@@ -1,0 +1,132 @@
+/* What the process's unwinder, backtraces and dladdr() have to know about copies that the dynamic linker has
+ * not loaded: these rows answer for addresses in images, and leave the rest to base. */
+#include "clone.h"
+#include "forward.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FIND_OBJECT, ITERATE, DLADDR, DLADDR1, SYMBOLS, SYMBOLS_FD };
+static struct row rows[];
+#define BASE(index, type) ((__typeof__(type) *) rows[index].base)
+
+/* dlfcn.h struct dl_find_object, public since 2.35 */
+struct found_object {
+	unsigned long long flags;
+	void *start, *end;
+	struct link_map *map;
+	void *eh_frame_header;
+	unsigned long long reserved[7];
+};
+
+/* Context: any, also in the middle of an unwinding: no lock, no bracket needed. */
+static int find_object(void *address, struct found_object *found) {
+	size_t index;
+	struct libset *set = gotcha_image_at((uintptr_t) address, &index);
+	if (!set)
+		return BASE(FIND_OBJECT, int(void *, struct found_object *))(address, found);
+	const struct object *object = &gotcha_objects[index];
+	uintptr_t bias = set->copies[index].base - object->base;
+	memset(found, 0, sizeof *found);
+	found->start = (void *) (object->start + bias);
+	found->end = (void *) (object->end + bias);
+	found->map = object->map;
+	for (size_t i = 0; i < object->segments_len; i++)
+		if (object->segments[i].p_type == PT_GNU_EH_FRAME)
+			found->eh_frame_header = (void *) (set->copies[index].base + object->segments[i].p_vaddr);
+	return 0;
+}
+
+typedef int phdr_visitor(struct dl_phdr_info *, size_t, void *);
+
+static int iterate_phdr(phdr_visitor *visit, void *closure) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int result = BASE(ITERATE, int(phdr_visitor *, void *))(visit, closure);
+	for (size_t i = 0; !result && i < gotcha_libsets_len(); i++) {
+		struct libset *set = gotcha_libset(i + 1);
+		for (size_t j = 0; !result && j < set->copies_len; j++) {
+			if (!set->copies[j].base)
+				continue;
+			struct dl_phdr_info info = {
+				.dlpi_addr = set->copies[j].base, .dlpi_name = gotcha_objects[j].path,
+				.dlpi_phdr = gotcha_objects[j].segments, .dlpi_phnum = gotcha_objects[j].segments_len,
+			};
+			result = visit(&info, sizeof info, closure);
+		}
+	}
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+/* The original tells the symbol; the addresses are the copy's. */
+static int describe(const void *address, Dl_info *info, void **extra, int flags) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	size_t index;
+	struct libset *set = gotcha_image_at((uintptr_t) address, &index);
+	uintptr_t bias = set ? set->copies[index].base - gotcha_objects[index].base : 0;
+	int result = BASE(DLADDR1, int(const void *, Dl_info *, void **, int))((const char *) address - bias, info, extra, flags);
+	if (result && bias) {
+		info->dli_fbase = (char *) info->dli_fbase + bias;
+		if (info->dli_saddr)
+			info->dli_saddr = (char *) info->dli_saddr + bias;
+	}
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+static int unwind_dladdr(const void *address, Dl_info *info) {
+	return describe(address, info, NULL, 0);
+}
+
+static int unwind_dladdr1(const void *address, Dl_info *info, void **extra, int flags) {
+	return describe(address, info, extra, flags);
+}
+
+/* The C library's own uses an internal form of dladdr(). */
+static int symbol_line(const void *address, char *line, size_t room) {
+	Dl_info info;
+	if (!describe(address, &info, NULL, 0))
+		return snprintf(line, room, "[%p]", address);
+	const char *from = info.dli_saddr ? info.dli_saddr : info.dli_fbase;
+	return snprintf(line, room, "%s(%s+0x%lx) [%p]", info.dli_fname, info.dli_sname ? info.dli_sname : "",
+		(unsigned long) ((const char *) address - from), address);
+}
+
+static char **unwind_backtrace_symbols(void *const *addresses, int length) {
+	enum { LINE = 512 };
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	char **lines = gotcha_base_malloc(length * (sizeof *lines + LINE));
+	char *next = (char *) (lines + length);
+	for (int i = 0; lines && i < length; i++, next += LINE) {
+		lines[i] = next;
+		symbol_line(addresses[i], next, LINE);
+	}
+	gotcha_hosted_leave(&guard);
+	return lines;
+}
+
+static void unwind_backtrace_symbols_fd(void *const *addresses, int length, int file) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	for (int i = 0; i < length; i++) {
+		char line[512];
+		symbol_line(addresses[i], line, sizeof line);
+		dprintf(file, "%s\n", line);
+	}
+	gotcha_hosted_leave(&guard);
+}
+
+static struct row rows[] = {
+	[FIND_OBJECT] = { "_dl_find_object", find_object, true },
+	[ITERATE] = { "dl_iterate_phdr", iterate_phdr, true },
+	[DLADDR] = { "dladdr", unwind_dladdr, true },
+	[DLADDR1] = { "dladdr1", unwind_dladdr1, true },
+	[SYMBOLS] = { "backtrace_symbols", unwind_backtrace_symbols, true },
+	[SYMBOLS_FD] = { "backtrace_symbols_fd", unwind_backtrace_symbols_fd, true },
+};
+struct rows gotcha_rows_unwind = { rows, lengthof(rows) };

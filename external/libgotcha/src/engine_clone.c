@@ -1,0 +1,54 @@
+/* The clone engine: copies of the loaded libraries, made by ourselves. No limit but memory.
+ *
+ * Each function has a thread control block of its own, so a copy can use the static thread-local storage of
+ * its original, which is what limits the dynamic linker's namespaces. */
+#include "clone.h"
+
+#include <errno.h>
+
+static int prepare(void) {
+	int error = gotcha_image_lay_out();
+	if (!error)
+		error = gotcha_image_reserve_arena();
+	return error ? error : gotcha_plan_extend(0, gotcha_image_objects);
+}
+
+static size_t limit(void) {
+	return MAX_LIBSETS;
+}
+
+static int make(struct libset *set, size_t from, size_t to) {
+	int error = gotcha_image_map(set, from, to);
+	if (error)
+		return error;
+	gotcha_plan_apply(set, from, to);
+	set->copies_len = to;
+	if (!from) {
+		gotcha_libset_find_libc(set);
+		error = gotcha_tcb_make(set, &set->first_tcb);
+	} else {
+		error = gotcha_tcb_add(set, from, to);
+	}
+	if (!error)
+		error = gotcha_clone_initialise(set, from, to);
+	return error ? error : gotcha_image_seal(set, from, to);
+}
+
+static int create(struct libset *set) {
+	int error = make(set, 0, gotcha_image_objects);
+	if (error)
+		gotcha_image_unmap(set);
+	return error;
+}
+
+static int extend(struct libset *set) {
+	size_t known = gotcha_image_objects;
+	int error = gotcha_image_lay_out();
+	if (!error && gotcha_image_objects > known)
+		error = gotcha_plan_extend(known, gotcha_image_objects);
+	return error ? error : make(set, set->copies_len, gotcha_image_objects);
+}
+
+const struct engine gotcha_engine_clone = {
+	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend, .limit = limit,
+};
