@@ -218,9 +218,22 @@ static int record_copies(struct libset *set, struct link_map *any, size_t from) 
 	return 0;
 }
 
+/* A debugger opens objects by the path that the dynamic linker has for them, which must not begin with
+ * /proc/self: that would be the debugger. */
+static int stub_path(char *path, size_t size) {
+	char process[32];
+	ssize_t length = readlink("/proc/self", process, sizeof process);
+	if (length < 0)
+		return gotcha_fail(errno, "cannot read /proc/self: %s", strerror(errno));
+	snprintf(path, size, "/proc/%.*s/fd/%d", (int) length, process, stub_file);
+	return 0;
+}
+
 static int create(struct libset *set) {
 	char path[64];
-	snprintf(path, sizeof path, "/proc/self/fd/%d", stub_file);
+	int error = stub_path(path, sizeof path);
+	if (error)
+		return error;
 	struct link_map *stub = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
 	if (!stub) {
 		const char *cause = dlerror();
