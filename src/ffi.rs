@@ -108,7 +108,8 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 }
 
 /// Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
-/// again for other functions. So are those of the functions that it has launched and not finished.
+/// again for other functions. So are those of the functions that were running inside it when it stopped; others
+/// that it had launched and not finished keep theirs until their handles are cancelled.
 ///
 /// Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
 /// function. What the function had allocated and not freed is leaked, as are descriptors that it had open

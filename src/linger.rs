@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::preempt;
 use crate::task::{self, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
+use crate::thread::Thread;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -18,7 +19,8 @@ use std::time::Duration;
 /// Dropping a [`Linger::Continuation`] cancels the function: it never goes on. If it had started, its stack,
 /// thread-locals and captures are *abandoned*, which means leaked: something outside may still point at
 /// them, as when a thread ends without running its destructors. So is the heap memory that it
-/// holds. Its libset is rolled back and used again. After 10,000 abandoned functions launching fails with
+/// holds. If the function has started threads that still run, dropping waits for their end, since they
+/// may use what the function has borrowed. Its libset is rolled back and used again. After 10,000 abandoned functions launching fails with
 /// [`Error::TooManyAbandoned`]; see [`Linger::reclaim`].
 #[derive(Debug)]
 #[must_use = "dropping it cancels the function"]
@@ -134,8 +136,11 @@ impl Drop for BracketGuard {
 /// # Soundness
 ///
 /// `F` and `T` are `Send` because the function has its own thread-locals, and may be resumed by another
-/// kernel thread. The continuation keeps the captures' borrows alive; if it is forgotten the function
-/// never runs again.
+/// kernel thread. The continuation keeps the captures' borrows alive: a function that is dropped never runs
+/// again, and the drop waits for the threads that it has started. What this cannot see: a continuation that is
+/// leaked (`mem::forget`) while threads started inside use borrowed captures, and work that the function has
+/// handed to a thread pool made outside it. A function that lends its captures to other threads must not
+/// be leaked or dropped while they use them.
 ///
 /// # Examples
 ///
@@ -213,11 +218,13 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     if budget_us == 0 || !linger.is_continuation() {
         return Ok(linger);
     }
+    let _bracket = BracketGuard::enter();
+    // What can fail, before the function is taken out.
+    Thread::get()?;
     // Poison stays behind if the function panics.
     let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else {
         return Ok(linger);
     };
-    let _bracket = BracketGuard::enter();
     *linger = continuation.go_on(budget_us)?;
     Ok(linger)
 }
@@ -253,30 +260,48 @@ impl<'a, T> Continuation<'a, T> {
         unsafe { self.task.as_ref().state != State::Prepared }
     }
 
+    /// Drops the function, which is the caller's code and may panic, and gives the task back.
+    ///
     /// # Safety
     ///
     /// The function has not started, and the continuation is not used again.
     unsafe fn discard_unstarted(&mut self) {
+        struct ReleaseGuard(*mut Task);
+        impl Drop for ReleaseGuard {
+            fn drop(&mut self) {
+                let _bracket = BracketGuard::enter();
+                // SAFETY: discard_unstarted's promise: the task is the continuation's, and has not run.
+                unsafe { Task::release(self.0) };
+            }
+        }
+        let _release = ReleaseGuard(self.task.as_ptr());
         // SAFETY: the caller's promise.
-        unsafe {
-            (self.discard)(self.outcome.as_ptr().cast());
-            Task::release(self.task.as_ptr());
+        unsafe { (self.discard)(self.outcome.as_ptr().cast()) };
+    }
+
+    /// Waits until the threads that the function has started are gone: they may use what it has borrowed.
+    ///
+    /// Context: not bracketed, so that inside another function the wait can be preempted.
+    fn wait_for_threads(&self) {
+        // SAFETY: the task is this continuation's.
+        while unsafe { Task::has_threads(self.task.as_ptr()) } {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
 impl<T> Drop for Continuation<'_, T> {
     fn drop(&mut self) {
-        let _bracket = BracketGuard::enter();
-        // SAFETY: the task is this continuation's, not running, and not used again. What has started is
-        // abandoned, so that whatever points into it stays valid.
-        unsafe {
-            if self.has_started() {
-                Task::abandon(self.task.as_ptr());
-            } else {
-                self.discard_unstarted();
-            }
+        if !self.has_started() {
+            // SAFETY: it has not started, and this is the last use.
+            unsafe { self.discard_unstarted() };
+            return;
         }
+        self.wait_for_threads();
+        let _bracket = BracketGuard::enter();
+        // SAFETY: the task is this continuation's, not running, and not used again. It is abandoned, so that
+        // whatever points into it stays valid.
+        unsafe { Task::abandon(self.task.as_ptr()) };
     }
 }
 
@@ -339,10 +364,10 @@ impl<'a, T> Linger<'a, T> {
     pub unsafe fn reclaim(self) {
         let Linger::Continuation(continuation) = self else { return };
         let mut continuation = std::mem::ManuallyDrop::new(continuation);
-        let _bracket = BracketGuard::enter();
         // SAFETY: the task is this continuation's and not used again; the caller's promise.
         unsafe {
             if continuation.has_started() {
+                let _bracket = BracketGuard::enter();
                 Task::reclaim(continuation.task.as_ptr());
                 (continuation.free)(continuation.outcome.as_ptr().cast());
             } else {

@@ -212,6 +212,16 @@ impl Task {
         pool().push(Idle(task));
     }
 
+    /// Do threads that code of the task's libset has started still run?
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's.
+    pub(crate) unsafe fn has_threads(task: *mut Task) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { gotcha::libgotcha_group_threads((*task).group) != 0 }
+    }
+
     /// Ends a function in mid-run, and the functions inside it, and uses everything again.
     ///
     /// # Safety

@@ -87,6 +87,9 @@ unsafe extern "C" {
     pub fn libgotcha_tcb_finish();
 }
 unsafe extern "C" {
+    pub fn libgotcha_group_threads(group: ::core::ffi::c_long) -> usize;
+}
+unsafe extern "C" {
     pub fn libgotcha_group_function(
         group: ::core::ffi::c_long,
         function: *mut ::core::ffi::c_void,

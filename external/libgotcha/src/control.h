@@ -49,6 +49,8 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *);
 struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
 /* On a virtual TCB, at the end of a function: destructors of its thread-locals and keys. */
 void libgotcha_tcb_finish(void);
+/* The number of threads that code of `group` has started and that have not ended. */
+size_t libgotcha_group_threads(long group);
 /* What a call of `function`, an address in base, is to run in `group`. */
 void *libgotcha_group_function(long group, void *function);
 /* Before a function starts in `group`, in a bracket: gives it the program's current locale. */

@@ -307,6 +307,11 @@ void libgotcha_group_finish(long group) {
 		gotcha_streams_flush(set);
 }
 
+size_t libgotcha_group_threads(long group) {
+	struct libset *set = gotcha_libset(group);
+	return set ? set->live_threads : 0;
+}
+
 size_t libgotcha_group_limit(void) {
 	size_t limit = gotcha_engine->limit();
 	return limit < gotcha_config.libsets_max ? limit : gotcha_config.libsets_max;
