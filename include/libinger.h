@@ -65,12 +65,12 @@ typedef struct LINGER_ALIGNED(8) {
     bool is_yielded;
     /**
      * 0, or the errno value of what went wrong in the last call with this handle:
-     * EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
-     * EINVAL: the function is null, the handle has none, or it is running now.
-     * ENOMEM: there is no memory for another function.
-     * ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
-     * ENOSYS: this process cannot run preemptible functions; linger_error() says why.
-     * Others: the system refused a timer or the like, and linger_error() says what.
+     * - EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
+     * - EINVAL: the function is null, the handle has none, or it is running now.
+     * - ENOMEM: there is no memory for another function.
+     * - ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
+     * - ENOSYS: this process cannot run preemptible functions; linger_error() says why.
+     * - Others: the system refused a timer or the like, and linger_error() says what.
      */
     int error;
     /**
@@ -118,7 +118,8 @@ void linger_resume(linger_t *linger, uint64_t us);
 
 /**
  * Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
- * again for other functions. So are those of the functions that it has launched and not finished.
+ * again for other functions. So are those of the functions that were running inside it when it stopped; others
+ * that it had launched and not finished keep theirs until their handles are cancelled.
  *
  * Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
  * function. What the function had allocated and not freed is leaked, as are descriptors that it had open
