@@ -41,7 +41,7 @@ fn run(command: &mut Command) -> Output {
 }
 
 /// Compiles and links; warnings are errors.
-fn build(source: &str, program: &Path, flags: &[&str]) {
+fn build(source: &str, program: &Path, flags: &[&str], libraries: &[&str]) {
     let cplusplus = source.ends_with(".cpp") || flags.contains(&"c++");
     let compiler = if cplusplus { "c++" } else { "cc" };
     let output = run(Command::new(compiler)
@@ -53,7 +53,7 @@ fn build(source: &str, program: &Path, flags: &[&str]) {
         .arg(program)
         .arg("-L")
         .arg(library_folder())
-        .args(if source == "open.c" { &["-ldl"][..] } else { &["-linger"] }));
+        .args(libraries));
     assert!(output.status.success(), "{source} {flags:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -114,9 +114,11 @@ fn describe(what: &str, output: &Output) -> String {
 /// Builds `source` in each variant and hands it to `check`.
 fn in_each_variant(source: &str, check: impl Fn(&str, &Path)) {
     let folder = scratch();
+    // The program that opens the library at run time is not linked with it.
+    let libraries = if source == "open.c" { ["-ldl"] } else { ["-linger"] };
     for (variant, flags) in VARIANTS {
         let program = folder.path().join(format!("{variant}-{source}.out"));
-        build(source, &program, flags);
+        build(source, &program, flags, &libraries);
         check(&format!("{source} ({variant})"), &program);
     }
 }
@@ -286,6 +288,46 @@ fn stack_overflow_is_reported() {
     });
 }
 
+// ---------------------------------------------------------------------------------- the PNG example and its twin
+
+/// What an example has printed, without what differs from run to run.
+fn lines_without_times(output: &Output) -> Vec<String> {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    stdout.lines().map(|line| line.split(", in ").next().unwrap_or(line).to_owned()).collect()
+}
+
+#[test]
+fn png_examples_agree() {
+    if !cfg!(has_libpng) {
+        assert!(std::env::var_os("INGER_CI").is_none(), "libpng is missing");
+        println!("skipped: pkg-config does not find libpng");
+        return;
+    }
+    let folder = scratch();
+    let in_c = folder.path().join("png");
+    build("../../examples/png.c", &in_c, &["-O2"], &["-linger", "-lpng16"]);
+    let in_rust = Path::new(env!("CARGO_BIN_EXE_inger")).with_file_name("examples").join("png");
+    assert!(in_rust.exists(), "cargo builds the examples with all tests: cargo build --example png");
+    let mut hashes = Vec::new();
+    for program in [&in_c, &in_rust] {
+        let output = start(program, &[], &[]);
+        let what = describe(&program.to_string_lossy(), &output);
+        assert!(output.status.success(), "{what}");
+        let lines = lines_without_times(&output);
+        assert!(lines.iter().any(|line| line == "large: not done after 5 ms, cancelled"), "{what}");
+        let hash = lines.iter().find(|line| line.starts_with("large: 4000 x 4000, hash ")).cloned();
+        hashes.push(hash.unwrap_or_else(|| panic!("{what}")));
+    }
+    assert_eq!(hashes[0], hashes[1]);
+
+    let broken = folder.path().join("broken.png");
+    std::fs::write(&broken, b"not a PNG file").expect("a file can be written");
+    for program in [&in_c, &in_rust] {
+        let output = start(program, &[broken.as_os_str()], &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", describe(&program.to_string_lossy(), &output));
+    }
+}
+
 // ---------------------------------------------------------------------------------- the header and the library
 
 /// The header compiles beside `<unistd.h>`, in both orders and languages, and its pause() is the library's
@@ -299,7 +341,7 @@ fn header_compiles() {
             for (pause, status) in [("-DPAUSE_YIELDS", 11), ("-DLINGER_NO_PAUSE", 1)] {
                 for (variant, flags) in VARIANTS {
                     let flags: Vec<_> = [order, pause, "-x", language].iter().chain(flags).copied().collect();
-                    build("include_order.c", &program, &flags);
+                    build("include_order.c", &program, &flags, &["-linger"]);
                     let output = start(&program, &[], &[]);
                     let what = format!("{language} {order} {pause} {variant}");
                     assert_eq!(output.status.code(), Some(status), "{}", describe(&what, &output));

@@ -15,7 +15,7 @@ static int status_of(pid_t child) {
 
 static void work(void *result) {
 	unsigned long total = 0;
-	for (unsigned long i = 0; i < 3000000; i++) {
+	for (unsigned long i = 0; i < 12000000; i++) {
 		total += i;
 		__asm__ volatile("" : "+r" (total));
 	}
@@ -23,7 +23,7 @@ static void work(void *result) {
 }
 
 static int is_right(unsigned long result) {
-	return result == 3000000ul * 2999999 / 2;
+	return result == 12000000ul * 11999999 / 2;
 }
 
 static void fork_inside(void *unused) {

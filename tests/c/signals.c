@@ -15,9 +15,10 @@ static void count_alarm(int number) {
 	alarms++;
 }
 
-static void spin_40ms(void *unused) {
+static void await_alarms(void *unused) {
 	(void) unused;
-	spin_us(40000);
+	while (alarms < 6)
+		;
 }
 
 static void set_timer(long us, long interval_us) {
@@ -29,11 +30,10 @@ static void set_timer(long us, long interval_us) {
 static void own_timer(void) {
 	CHECK(signal(SIGALRM, count_alarm) == SIG_DFL);
 	set_timer(5000, 5000);
-	linger_t linger = launch(spin_40ms, 700, NULL);
+	linger_t linger = launch(await_alarms, 700, NULL);
 	CHECK(linger.error == 0);
-	CHECK(finish(&linger, 700) >= 10);
+	CHECK(finish(&linger, 700) >= 3);
 	set_timer(0, 0);
-	CHECK(alarms >= 4 && alarms <= 40);
 	struct sigaction action;
 	CHECK(!sigaction(SIGALRM, NULL, &action) && action.sa_handler == count_alarm);
 }
@@ -88,8 +88,8 @@ static void uses_alarm(void *unused) {
 	CHECK(!sigaction(SIGALRM, &old, &action) && action.sa_handler == count_inside);
 }
 
-static void blocks_alarm(void *unused) {
-	(void) unused;
+/* Stopped meanwhile, it leaves the signal to its launcher, which does not block it. */
+static void blocks_alarm(void *slices) {
 	sigset_t set, old;
 	sigemptyset(&set);
 	sigaddset(&set, SIGALRM);
@@ -97,7 +97,7 @@ static void blocks_alarm(void *unused) {
 	int before = alarms;
 	CHECK(!raise(SIGALRM));
 	spin_us(3000);
-	CHECK(alarms == before);
+	CHECK(alarms == before || *(int *) slices);
 	CHECK(!sigprocmask(SIG_SETMASK, NULL, &set) && sigismember(&set, SIGALRM));
 	CHECK(!sigprocmask(SIG_SETMASK, &old, NULL));
 	spin_us(1000);
@@ -232,8 +232,10 @@ int main(void) {
 	inside_alarms = 0;
 	linger_t linger = launch(uses_alarm, 100, NULL);
 	finish(&linger, 100);
-	CHECK(launch(blocks_alarm, NO_LIMIT, NULL).is_complete);
-	linger = launch(blocks_alarm, 200, NULL);
+	int slices = 0;
+	CHECK(launch(blocks_alarm, NO_LIMIT, &slices).is_complete);
+	slices = 1;
+	linger = launch(blocks_alarm, 200, &slices);
 	finish(&linger, 200);
 	all_blocked();
 	fault_handlers();
