@@ -107,6 +107,19 @@ static void *base_entry(void *function) {
 	return row && row->in_base && row->wrapper ? row->wrapper : function;
 }
 
+/* libstdc++ mutex.cc: it runs what std::call_once(), a template, has left in thread-locals of libstdc++'s.
+ * Code of the executable writes those directly, with no call that could be sent elsewhere: base's. The
+ * copies' own uses of call_once() bind to their own definitions, not to a slot. */
+static const void *once_proxy(void) {
+	static size_t looked_at;
+	static void *found;
+	if (looked_at != gotcha_objects_len) {
+		looked_at = gotcha_objects_len;
+		found = gotcha_base_symbol("__once_proxy");
+	}
+	return found;
+}
+
 /* Policy decides by address, so that every alias of a function follows one row. */
 static void fill_slot(size_t index, void *function) {
 	const struct row *row = gotcha_policy_find(function);
@@ -115,7 +128,7 @@ static void fill_slot(size_t index, void *function) {
 	slot->function = function;
 	if (row)
 		slot->everywhere = row->wrapper ? row->wrapper : function;
-	else if (!home || home->kind != OBJECT_REPLICATED)
+	else if (!home || home->kind != OBJECT_REPLICATED || function == once_proxy())
 		slot->everywhere = function;
 	gotcha_starting_table[index] = base_entry(function);
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
