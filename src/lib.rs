@@ -11,3 +11,8 @@ mod thread;
 
 pub use error::Error;
 pub use linger::{Continuation, Linger, concurrency_limit, launch, no_preempt, nsnow, pause, resume, timeout};
+
+/// The README's examples, as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
