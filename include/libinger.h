@@ -21,11 +21,11 @@
  *
  * What is shared, and what is not. The heap is the process's: memory allocated inside can be freed
  * outside, and the other way round. So are files, environment, signal handlers, and the program's own
- * variables. The libraries' variables are the function's (strtok()'s, rand()'s, setlocale()'s, errno),
- * and are as they were at the program's start. Functions of the program's own are
- * interrupted like all others: what they share with the launcher needs the care that threads need,
- * and linger_defer() around locks: what an unfinished function holds, nobody releases while
- * its launcher waits for it.
+ * variables. The libraries' variables are the function's (strtok()'s, rand()'s, setlocale()'s, errno):
+ * as at the program's start, or as an earlier function that has returned left them. Functions of the
+ * program's own are interrupted like all others: what they share with the launcher needs the care
+ * that threads need, and linger_defer() around locks: what an unfinished function holds, nobody
+ * releases while its launcher waits for it.
  *
  * The process: exit() inside a function ends it, fork() copies it, unfinished functions included.
  * SIGALRM preempts; the program can use it all the same, with alarm(), setitimer() and sigaction().

@@ -207,7 +207,7 @@ fn cplusplus() {
 
 #[test]
 fn functions_in_data_tables() {
-    passes("table.c", &["25000"]);
+    passes("table.c", &["100000"]);
 }
 
 #[test]
