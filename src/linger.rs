@@ -356,7 +356,7 @@ impl<'a, T> Linger<'a, T> {
     /// # Examples
     ///
     /// ```
-    /// let linger = inger::launch(|| loop { std::hint::spin_loop() }, 1_000)?;
+    /// let linger = inger::launch::<(), _>(|| loop { std::hint::spin_loop() }, 1_000)?;
     /// // SAFETY: the loop has shared nothing.
     /// unsafe { linger.reclaim() };
     /// # Ok::<(), inger::Error>(())
