@@ -4,13 +4,12 @@
 
 #include <getopt.h>
 #include <grp.h>
-#include <iconv.h>
-#include <locale.h>
 #include <nl_types.h>
 #include <pthread.h>
 #include <pty.h>
 #include <pwd.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <syslog.h>
@@ -43,7 +42,6 @@ static void change_outside(void) {
 		setenv("FIXED_1", "1", 1); \
 		setenv("FIXED_2", "2", 1); \
 		inside_with(change_##name, NULL, change_outside); \
-		REQUIRE(getenv("INSIDE_0") || !sliced || true); \
 	}
 CHANGES(setenv, REQUIRE(!setenv(variable, value, 1)); REQUIRE(getenv(variable) && !strcmp(getenv(variable), value)))
 CHANGES(unsetenv, setenv(variable, value, 1); REQUIRE(!unsetenv(variable)); REQUIRE(!getenv(variable)))
@@ -247,7 +245,7 @@ static void child_daemon(void) {
 static void check_daemon(void) {
 	share_witness();
 	REQUIRE(in_child(child_daemon) == 0);
-	for (int i = 0; i < 200 && !*witness; i++)
+	for (int i = 0; i < 2000 && !*witness; i++)
 		usleep(5000);
 	REQUIRE(*witness == 1);
 }
@@ -322,6 +320,28 @@ static gid_t groups[256];
 IDENTIFIES(setgroups, setgroups(getgroups(256, groups), groups))
 IDENTIFIES(initgroups, initgroups("root", 0))
 
+/* ------------------------------------------------------------------ jumps */
+
+/* Out of a function there is no way but its end: the attempt ends the process, and says so. */
+void __longjmp_chk(jmp_buf, int) __attribute__((noreturn));
+static jmp_buf target;
+#define JUMPS(name) \
+	static void jump_by_##name(void *unused) { \
+		(void) unused; \
+		name(target, 1); \
+	} \
+	static void child_##name(void) { \
+		if (!setjmp(target)) \
+			inside(jump_by_##name, NULL); \
+		_exit(0); \
+	} \
+	static void check_##name(void) { \
+		int status = in_child(child_##name); \
+		REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, status); \
+	}
+JUMPS(longjmp)
+JUMPS(__longjmp_chk)
+
 /* ------------------------------------------------------------------ nothing left behind */
 
 #define LEAVES_NOTHING(name, setup, ...) \
@@ -339,9 +359,6 @@ IDENTIFIES(initgroups, initgroups("root", 0))
 		REQUIRE(count_descriptors() < descriptors + 1, count_descriptors() - descriptors); \
 		REQUIRE(count_mappings() < mappings + 8, count_mappings() - mappings); \
 	}
-LEAVES_NOTHING(opendir, , closedir(opendir("/")))
-LEAVES_NOTHING(setlocale, , setlocale(LC_ALL, "C.UTF-8"); setlocale(LC_ALL, "C"))
-LEAVES_NOTHING(newlocale, , freelocale(duplocale(newlocale(LC_ALL_MASK, "C.UTF-8", (locale_t) 0))))
 LEAVES_NOTHING(getpwnam, , getpwnam("root"))
 LEAVES_NOTHING(getpwuid, , getpwuid(0))
 static char text[4096];
@@ -354,7 +371,6 @@ LEAVES_NOTHING(getgrnam_r, struct group entry; struct group *p, getgrnam_r("root
 LEAVES_NOTHING(getgrgid_r, struct group entry; struct group *p, getgrgid_r(0, &entry, text, sizeof text, &p))
 LEAVES_NOTHING(getgrent, , setgrent(); getgrent(); endgrent())
 LEAVES_NOTHING(getgrouplist, int length = 256, length = 256; getgrouplist("root", 0, groups, &length))
-LEAVES_NOTHING(iconv, , iconv_close(iconv_open("UTF-16", "ISO-8859-1")))
 LEAVES_NOTHING(syslog, , openlog("program", LOG_NDELAY, LOG_USER); syslog(LOG_DEBUG, "%d", 1); closelog())
 LEAVES_NOTHING(tzset, setenv("TZ", "Europe/Berlin", 1), setenv("TZ", "Europe/Berlin", 1); tzset(); setenv("TZ", "UTC", 1); tzset())
 LEAVES_NOTHING(catopen, , catclose(catopen("/tmp/inger-no-such-catalog", 0)))
@@ -365,14 +381,14 @@ const struct check checks[] = {
 	SAME(getopt), SAME(getopt_long), SAME(getopt_long_only),
 	SAME(exit), SAME(quick_exit), { "atexit", "__cxa_atexit", check_atexit }, SAME(on_exit),
 	{ "at_quick_exit", "__cxa_at_quick_exit", check_at_quick_exit }, { "atfork", "__register_atfork", check_atfork },
+	SAME(longjmp), SAME(__longjmp_chk),
 	SAME(fork), SAME(_Fork), SAME(forkpty), SAME(daemon),
 	SAME(execve), SAME(execv), SAME(execvp), SAME(execvpe), SAME(fexecve), SAME(execl), SAME(execlp), SAME(execle),
 	SAME(setuid), SAME(setgid), SAME(seteuid), SAME(setegid), SAME(setreuid), SAME(setregid), SAME(setresuid),
 	SAME(setresgid), SAME(setgroups), SAME(initgroups),
-	SAME(opendir), SAME(setlocale), { "newlocale", "newlocale,duplocale,freelocale", check_newlocale },
 	SAME(getpwnam), SAME(getpwuid), SAME(getpwnam_r), SAME(getpwuid_r), { "getpwent", "getpwent,setpwent,endpwent", check_getpwent },
 	SAME(getgrnam), SAME(getgrgid), SAME(getgrnam_r), SAME(getgrgid_r), { "getgrent", "getgrent,setgrent,endgrent", check_getgrent },
-	SAME(getgrouplist), { "iconv", "iconv_open,iconv_close", check_iconv }, { "syslog", "syslog,openlog,closelog", check_syslog },
+	SAME(getgrouplist), { "syslog", "syslog,openlog,closelog", check_syslog },
 	SAME(tzset), { "catopen", "catopen,catclose", check_catopen },
 	{ NULL, NULL, NULL },
 };

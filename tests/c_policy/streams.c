@@ -291,6 +291,23 @@ OPERATIONS(DEFINE, DEFINE)
 #define RUN_SLOW(name, expression) RUN(name, 5000)
 OPERATIONS(RUN_FAST, RUN_SLOW)
 
+/* With its lock released, a function is preempted again. */
+#define UNLOCKS(name, lock, unlock) \
+	static void unlock_##name(void *unused) { \
+		(void) unused; \
+		for (int i = 0; i < 10; i++) { \
+			lock(stdout); \
+			unlock(stdout); \
+		} \
+		spin(5000); \
+	} \
+	static void check_##name(void) { \
+		inside(unlock_##name, NULL); \
+		REQUIRE(!sliced || preemptions > 10, preemptions); \
+	}
+UNLOCKS(unlock, flockfile, funlockfile)
+UNLOCKS(IO_unlock, _IO_flockfile, _IO_funlockfile)
+
 /* ------------------------------------------------------------------ closing */
 
 /* What was closed is on no list: the C library would walk into memory that has another use now. Looked
@@ -487,6 +504,8 @@ ENDS(assert_perror_fail, SIGABRT, __assert_perror_fail(ENOENT, "the message", 1,
 #define LIST(name, expression) { #name, #name, check_##name },
 const struct check checks[] = {
 	OPERATIONS(LIST, LIST)
+	{ "unlock", "funlockfile", check_unlock },
+	{ "IO_unlock", "_IO_funlockfile", check_IO_unlock },
 	{ "fclose", "fclose,_IO_fclose", check_fclose },
 	{ "freopen", "freopen", check_freopen },
 	{ "freopen64", "freopen64", check_freopen64 },

@@ -78,6 +78,10 @@ void libgotcha_set_callbacks(const struct libgotcha_callbacks *callbacks) {
 }
 
 bool libgotcha_is_shared_code(uintptr_t pc) {
+#ifdef GOTCHA_TESTING
+	if (gotcha_backstop_is_off)
+		return false;
+#endif
 	struct object *object = gotcha_object_at(pc);
 	return object && (object->kind == OBJECT_LOADER || object->kind == OBJECT_REPLICATED || object->kind == OBJECT_SHARED);
 }

@@ -200,6 +200,9 @@ extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotc
 	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind, gotcha_rows_waits;
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
+#ifdef GOTCHA_TESTING
+extern bool gotcha_backstop_is_off;
+#endif
 /* Calls `visit` for each name that a copy must bind to an address of ours instead of its own libset's. */
 void gotcha_policy_exports(void (*visit)(void *closure, const char *name, uintptr_t address, bool is_function), void *closure);
 

@@ -429,6 +429,10 @@ static int await_socket(int row, int socket, int option, short event, int64_t be
 	struct pollfd descriptor = { .fd = socket, .events = event };
 	struct timespec left = from_ns(left_ns(add_ns(begin_ns, timeout_ns)));
 	int ready = wrap_ppoll(&descriptor, 1, &left, NULL);
+	/* a local socket that waits for room in the listener's queue is not what poll() waits for: it is
+	 * "ready", and would be asked for ever */
+	if (ready > 0 && row == ROW_connect && !left_ns(add_ns(begin_ns, timeout_ns)))
+		return fail(EAGAIN);
 	if (ready)
 		return ready > 0 ? 0 : -1;
 	return fail(row == ROW_connect ? EINPROGRESS : EAGAIN);
