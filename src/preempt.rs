@@ -28,7 +28,8 @@ pub(crate) fn reserve_signal() {
     unsafe { gotcha::libgotcha_set_preemption_signal(PREEMPTION_SIGNAL.number()) };
 }
 
-pub(crate) fn init() -> Result<(), Error> {
+/// Tells the layer below what to call, a fork included; before it starts.
+pub(crate) fn set_callbacks() {
     let callbacks = libgotcha_callbacks {
         take_pending: Some(take_pending),
         forking: Some(before_fork),
@@ -41,6 +42,11 @@ pub(crate) fn init() -> Result<(), Error> {
         is_own_signal: Some(is_own_signal),
         fault: Some(report_overflow),
     };
+    // SAFETY: the callbacks are written for the contexts that they are called in.
+    unsafe { gotcha::libgotcha_set_callbacks(&callbacks) };
+}
+
+pub(crate) fn init() -> Result<(), Error> {
     // RESTART: a preemption must not make the function's system calls fail. NODEFER and an empty mask:
     // the handler is left by a switch of stacks, which would leave the signal blocked. No ONSTACK: what is
     // paused stays on the function's own stack.
@@ -49,9 +55,8 @@ pub(crate) fn init() -> Result<(), Error> {
         flags: Flags::RESTART | Flags::NODEFER,
         mask: SignalSet::empty(),
     };
-    // SAFETY: the callbacks and the handler are written for the contexts that they are called in.
+    // SAFETY: the handler is written for the contexts that it is called in.
     unsafe {
-        gotcha::libgotcha_set_callbacks(&callbacks);
         match libsignal::set_action(PREEMPTION_SIGNAL, &action) {
             Ok(_) => Ok(()),
             Err(errno) => Err(Error::Os { operation: "rt_sigaction", errno: errno.0 }),

@@ -18,8 +18,11 @@ use libtimetravel::{Context, Stack, raw};
 use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Mutex, MutexGuard};
 
 /// Why `run` came back; the code of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +190,7 @@ impl Task {
     pub(crate) unsafe fn prepare(task: *mut Task, function: Function, argument: *mut c_void, reserved_bytes: usize) {
         // SAFETY: the caller's promise: nobody else uses the task.
         unsafe {
+            gotcha::libgotcha_group_prepare((*task).group);
             let copy = gotcha::libgotcha_group_function((*task).group, function as *mut c_void);
             // The libset's copy of a library's function, if it is one, has the same type.
             (*task).function = Some(std::mem::transmute::<*mut c_void, Function>(copy));
@@ -196,7 +200,6 @@ impl Task {
             (*task).state = State::Prepared;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
-            gotcha::libgotcha_group_prepare((*task).group);
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
     }
@@ -624,21 +627,24 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
 
 // ---------------------------------------------------------------------------------- process
 
-/// Starts the library; once. Every launch goes through here.
+/// Starts the library. Every launch goes through here.
 #[inline]
 pub(crate) fn init() -> Result<(), Error> {
-    static STARTED: OnceLock<Result<(), Error>> = OnceLock::new();
-    match STARTED.get() {
-        Some(started) => started.clone(),
-        None => {
-            let _errno = ErrnoGuard::new();
-            STARTED.get_or_init(start).clone()
-        }
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    if !STARTED.load(Acquire) {
+        let _errno = ErrnoGuard::new();
+        start()?;
+        STARTED.store(true, Release);
     }
+    Ok(())
 }
 
+/// Several threads may do this at a time, as each step bears being repeated. The lock is in
+/// `gotcha::init`, where a fork respects it: the child of one that came while another thread held a lock
+/// of ours would wait for ever.
 fn start() -> Result<(), Error> {
     preempt::reserve_signal();
+    preempt::set_callbacks();
     gotcha::init()?;
     deadline::init();
     preempt::init()

@@ -117,8 +117,12 @@ static int claim_process(void) {
 
 /* ------------------------------------------------------------------ start */
 
-/* The child of a fork is to find whole what other threads were changing. */
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* The child of a fork is to find whole what other threads were changing. A start that another
+ * thread is in the middle of is waited for, and none begins. */
 static void before_fork(void) {
+	pthread_mutex_lock(&start_lock);
 	if (gotcha_callbacks.forking)
 		gotcha_callbacks.forking();
 	gotcha_lock();
@@ -128,12 +132,20 @@ static void after_fork(void) {
 	gotcha_unlock();
 	if (gotcha_callbacks.fork_done)
 		gotcha_callbacks.fork_done();
+	pthread_mutex_unlock(&start_lock);
 }
 
 static void in_fork_child(void) {
 	gotcha_lock_reset();
 	if (gotcha_callbacks.forked)
 		gotcha_callbacks.forked();
+	pthread_mutex_unlock(&start_lock);
+}
+
+/* When the library is loaded, not when it starts: a fork that had begun before would not call them. */
+static bool forks_handled;
+__attribute__((constructor)) static void handle_forks(void) {
+	forks_handled = !pthread_atfork(before_fork, after_fork, in_fork_child);
 }
 
 /* What functions have written to streams that they left open reaches the files at the process's end,
@@ -171,12 +183,11 @@ static int start(void) {
 	warm_unwinder();
 	if ((error = gotcha_engine->prepare()) || (error = gotcha_signals_init()))
 		return error;
-	if (pthread_atfork(before_fork, after_fork, in_fork_child) || atexit(flush_all))
+	if (!forks_handled || atexit(flush_all))
 		return gotcha_fail(ENOMEM, "no memory to register for forks and the process's end");
 	return gotcha_intercept_objects(0);
 }
 
-static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic int started;
 static int start_result;
 
