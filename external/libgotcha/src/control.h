@@ -18,7 +18,7 @@ struct libgotcha_thread {
 	void **table;           /*  0: table of the next libset */
 	uint32_t defer;         /*  8: preemption is deferred while this is not 0; kernel threads: never 0 */
 	uint8_t pending;        /* 12: libgotcha_take_pending() is due when `defer` drops to 0 */
-	uint8_t hooked;         /* 13: a shared hook is installed */
+	uint8_t hooked;         /* 13: the shared hook is running here */
 	uint8_t is_virtual;     /* 14: this TCB is not a kernel thread's own */
 	uint8_t mask_changed;   /* 15: code on this TCB has changed its signal mask */
 	void *owner;            /* 16: the control library's record of the kernel thread that runs this TCB */

@@ -54,17 +54,20 @@ void libgotcha_leave(void **table) {
 	shared_leave(&guard);
 }
 
-static void (*shared_hook)(void);
+void (*gotcha_shared_hook)(void);
 
 void libgotcha_shared_hook(void (*hook)(void)) {
-	shared_hook = hook;
-	THIS.hooked = hook != NULL;
+	gotcha_shared_hook = hook;
 }
 
-/* Context: a libset's, with preemption still deferred. */
+/* Context: a libset's, with preemption still deferred. Calls that the hook itself makes do not run it. */
 void libgotcha_run_hook(void) {
-	if (shared_hook)
-		shared_hook();
+	void (*hook)(void) = gotcha_shared_hook;
+	if (!hook || THIS.hooked)
+		return;
+	THIS.hooked = 1;
+	hook();
+	THIS.hooked = 0;
 }
 
 void libgotcha_take_pending(void) {

@@ -309,6 +309,7 @@ extern int *(*gotcha_base_errno)(void);         /* base's __errno_location */
 struct shared_guard {
 	void **table;
 };
+extern void (*gotcha_shared_hook)(void);
 static inline void shared_enter(struct shared_guard *guard) {
 	THIS.defer++;
 	compiler_barrier();
@@ -320,7 +321,7 @@ static inline void shared_leave(struct shared_guard *guard) {
 	compiler_barrier();
 	THIS.table = guard->table;
 	compiler_barrier();
-	if (unlikely(THIS.hooked) && guard->table != gotcha_starting_table)
+	if (unlikely(gotcha_shared_hook) && guard->table != gotcha_starting_table)
 		libgotcha_run_hook();
 	if (--THIS.defer == 0 && unlikely(THIS.pending))
 		libgotcha_take_pending();

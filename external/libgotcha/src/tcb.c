@@ -160,7 +160,7 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
 	fill_tcb(tcb);
 	/* a signal that comes while it is current below must find the kernel thread's record */
 	*libgotcha_tcb_state(tcb) = (struct libgotcha_thread) {
-		.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .hooked = THIS.hooked, .host = host,
+		.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .host = host,
 		.owner = THIS.owner, .signal_blocked = THIS.signal_blocked };
 	gotcha_set_thread_pointer(tcb);
 	gotcha_base_ctype_init();
