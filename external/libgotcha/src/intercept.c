@@ -178,13 +178,23 @@ static bool stays_in_base(const struct object *object, unsigned type, const stru
 	return object->kind == OBJECT_REPLICATED && (type == R_X86_64_JUMP_SLOT || home == object);
 }
 
+/* What a lazily bound word that still points into its own object's PLT will be bound to, or NULL. A word
+ * that is bound to its object's own definition points into the object too. */
+static void *bind_now(struct object *object, const char *name, const char *version, void *value) {
+	const Elf64_Sym *own = gotcha_lookup_in(object, name, version);
+	if (own && gotcha_is_function(own) && gotcha_definition_address(object, own) == value)
+		return value;
+	struct object *home;
+	const Elf64_Sym *definition = gotcha_lookup_binding(object, name, version, &home);
+	return definition && gotcha_is_function(definition) ? gotcha_definition_address(home, definition) : NULL;
+}
+
 /* One relocation: does its word name a function that is to be intercepted?
  *
- * What the word holds decides, because it is what calls would reach: it settles ifuncs, and leaves
- * alone what points elsewhere (the PLT stub that stands for a function in a position-dependent
+ * What the word holds decides, because it is what calls would reach: it settles scopes and ifuncs, and
+ * leaves alone what points elsewhere (the PLT stub that stands for a function in a position-dependent
  * executable, and addresses that somebody else has put there). Only a JUMP_SLOT word may be still
- * unbound, pointing into its own object's PLT: then the definition is looked up, now, so that the
- * lazy resolver never runs afterwards. */
+ * unbound: then the definition is looked up, now, so that the lazy resolver never runs afterwards. */
 static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	unsigned type = ELF64_R_TYPE(relocation->r_info);
 	size_t index = ELF64_R_SYM(relocation->r_info);
@@ -193,17 +203,15 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	const Elf64_Sym *reference = &object->symbols[index];
 	if (ELF64_ST_BIND(reference->st_info) == STB_LOCAL)
 		return 0;
-	struct object *home;
-	const Elf64_Sym *definition = gotcha_lookup(object, object->strings + reference->st_name,
-		gotcha_reference_version(object, index), &home);
-	if (!definition || !gotcha_is_function(definition) || home->kind == OBJECT_EXECUTABLE || home->kind == OBJECT_OWN)
-		return 0;
+	const char *name = object->strings + reference->st_name, *version = gotcha_reference_version(object, index);
 	void **word = (void **) (object->base + relocation->r_offset), *value = *word;
-	if (!value)
+	if (value && type == R_X86_64_JUMP_SLOT && gotcha_object_at((uintptr_t) value) == object)
+		value = bind_now(object, name, version, value);
+	struct object *home = value ? gotcha_object_at((uintptr_t) value) : NULL;
+	if (!home || home->kind == OBJECT_EXECUTABLE || home->kind == OBJECT_OWN || !wants_trampoline(home, value))
 		return 0;
-	if (type == R_X86_64_JUMP_SLOT && gotcha_object_at((uintptr_t) value) == object)
-		value = gotcha_definition_address(home, definition);
-	if (gotcha_object_at((uintptr_t) value) != home || !wants_trampoline(home, value))
+	const Elf64_Sym *definition = gotcha_lookup_in(home, name, version);
+	if (!definition || !gotcha_is_function(definition))
 		return 0;
 	/* an object's own tables of its own functions belong to its copies: they are relocated there */
 	if (type == R_X86_64_64 && home == object)

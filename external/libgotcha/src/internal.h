@@ -86,6 +86,9 @@ struct object {
 
 extern struct object gotcha_objects[MAX_OBJECTS];
 extern size_t gotcha_objects_len;
+/* Those before this one were loaded with the program and make up its global scope, in this order; the later
+ * ones were opened by dlopen(), each in a scope of its own. */
+extern size_t gotcha_startup_len;
 extern struct object *gotcha_executable, *gotcha_libc, *gotcha_loader;
 
 int gotcha_objects_refresh(void);
@@ -94,6 +97,11 @@ size_t gotcha_object_symbols_len(const struct object *);
 /* The definition that a reference from `from` binds to under the base namespace's scope; `version` NULL: any. */
 const Elf64_Sym *gotcha_lookup(const struct object *from, const char *name, const char *version, struct object **in);
 const Elf64_Sym *gotcha_lookup_in(const struct object *, const char *name, const char *version);
+/* The definition that the dynamic linker will bind a reference from `from` to; NULL also where that cannot be
+ * told from outside. */
+const Elf64_Sym *gotcha_lookup_binding(const struct object *from, const char *name, const char *version, struct object **in);
+/* The object that a DT_NEEDED entry names. */
+struct object *gotcha_object_needed(const char *name);
 const char *gotcha_reference_version(const struct object *, size_t symbol);
 /* The address that a definition stands for; runs the resolver of an ifunc. */
 void *gotcha_definition_address(const struct object *, const Elf64_Sym *);

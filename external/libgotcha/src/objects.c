@@ -8,7 +8,7 @@
 #include <string.h>
 
 struct object gotcha_objects[MAX_OBJECTS];
-size_t gotcha_objects_len;
+size_t gotcha_objects_len, gotcha_startup_len;
 struct object *gotcha_executable, *gotcha_libc, *gotcha_loader;
 
 static struct link_map *own_map;
@@ -149,6 +149,34 @@ static void pin(const struct object *object) {
 	dlopen(object->map->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
+static const char *soname(const struct object *object) {
+	for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++)
+		if (entry->d_tag == DT_SONAME)
+			return object->strings + entry->d_un.d_val;
+	return object->name;
+}
+
+struct object *gotcha_object_needed(const char *name) {
+	for (size_t i = 0; i < gotcha_objects_len; i++)
+		if (!strcmp(soname(&gotcha_objects[i]), name) || !strcmp(gotcha_objects[i].map->l_name, name))
+			return &gotcha_objects[i];
+	return NULL;
+}
+
+/* The list is in the order of loading: what the executable needs, directly or not, and what lies before
+ * that (preloaded libraries), with what it needs, was there before the first dlopen(). */
+static size_t find_startup_len(void) {
+	size_t length = 1;
+	for (size_t i = 0; i < length; i++)
+		for (const Elf64_Dyn *entry = gotcha_objects[i].map->l_ld; entry->d_tag != DT_NULL; entry++) {
+			struct object *needed = entry->d_tag == DT_NEEDED
+				? gotcha_object_needed(gotcha_objects[i].strings + entry->d_un.d_val) : NULL;
+			if (needed && (size_t) (needed - gotcha_objects) >= length)
+				length = needed - gotcha_objects + 1;
+		}
+	return length;
+}
+
 static const char *const sanitizers[] = { "__asan_init", "__tsan_init", "__msan_init", "__hwasan_init" };
 
 /* Adds the objects that the base namespace has got since the last call.
@@ -189,6 +217,8 @@ int gotcha_objects_refresh(void) {
 	if (!gotcha_executable || !gotcha_libc || !gotcha_loader)
 		return gotcha_fail(ENOSYS, "not a program of the GNU C library: no %s among its objects",
 			gotcha_libc ? "dynamic linker" : "libc.so.6");
+	if (!gotcha_startup_len)
+		gotcha_startup_len = find_startup_len();
 	/* an allocator that was preloaded or linked before the C library is found only now */
 	for (size_t i = 0; i < gotcha_objects_len; i++) {
 		struct object *object = &gotcha_objects[i];
@@ -328,6 +358,33 @@ const Elf64_Sym *gotcha_lookup(const struct object *from, const char *name, cons
 			return symbol;
 		}
 	return NULL;
+}
+
+static const Elf64_Sym *lookup_first(size_t from, size_t to, const char *name, const char *version, struct object **in) {
+	const Elf64_Sym *symbol = NULL;
+	for (size_t i = from; i < to && !symbol; i++)
+		if ((symbol = gotcha_lookup_in(&gotcha_objects[i], name, version)))
+			*in = &gotcha_objects[i];
+	return symbol;
+}
+
+/* The scope of an object that dlopen() has opened depends on how it was opened: RTLD_DEEPBIND puts its own
+ * libraries before the global scope, and other objects opened so are in it only with RTLD_GLOBAL. Where
+ * these differ, nothing is said. */
+const Elf64_Sym *gotcha_lookup_binding(const struct object *from, const char *name, const char *version, struct object **in) {
+	const Elf64_Sym *symbol;
+	if (from->symbolic && (symbol = gotcha_lookup_in(from, name, version))) {
+		*in = (struct object *) from;
+		return symbol;
+	}
+	bool at_startup = (size_t) (from - gotcha_objects) < gotcha_startup_len;
+	symbol = lookup_first(0, at_startup ? gotcha_startup_len : gotcha_objects_len, name, version, in);
+	if (!symbol || at_startup)
+		return symbol;
+	struct object *other;
+	if (lookup_first(*in - gotcha_objects + 1, gotcha_objects_len, name, version, &other))
+		return NULL;
+	return *in == from || (size_t) (*in - gotcha_objects) < gotcha_startup_len ? symbol : NULL;
 }
 
 bool gotcha_is_function(const Elf64_Sym *symbol) {
