@@ -5,7 +5,9 @@
  * GLIBC_TUNABLES=glibc.rtld.nns=16 was set when the program started.
  *
  * A namespace's first object is a *stub*, an ELF image that we write into memory. Its DT_NEEDED
- * entries name the program's libraries, in the program's order, so that opening it opens them all.
+ * entries name the libraries that were loaded with the program, in the program's order, so that opening
+ * it opens them all: they are the namespace's global scope. Those that dlopen() has opened are opened after
+ * it one by one, as base did, because the scope of each is its own.
  * Its symbols are absolute addresses: the policy table's wrappers, and what the executable exports.
  * ld.so searches it first for every reference of every library in the namespace, the C library's
  * own references to malloc included: so the copies are bound to the policy table by ordinary symbol
@@ -148,37 +150,32 @@ static int write_memfd(const struct buffer *image) {
 	return file;
 }
 
-/* Returns a descriptor of the image, or a negative errno value. */
-static int make_stub(void) {
+static int make_stub(struct buffer *image) {
 	struct stub stub = { 0 };
-	struct buffer image = { 0 };
 	Elf64_Sym null = { 0 };
 	append(&stub.strings, "", 1);
 	append(&stub.symbols, &null, sizeof null);
-	for (size_t i = 0; i < gotcha_objects_len; i++)
+	for (size_t i = 0; i < gotcha_startup_len; i++)
 		if (gotcha_objects[i].kind == OBJECT_REPLICATED)
 			add_dynamic(&stub, DT_NEEDED, append(&stub.strings, gotcha_objects[i].path, strlen(gotcha_objects[i].path) + 1));
 	gotcha_policy_exports(add_symbol, &stub);
-	build_image(&stub, &image);
-	int file = image.failed ? gotcha_fail(ENOMEM, "no memory for the image of a stub library") : write_memfd(&image);
+	build_image(&stub, image);
 	free(stub.strings.bytes);
 	free(stub.symbols.bytes);
 	free(stub.dynamic.bytes);
-	free(image.bytes);
-	return file;
+	return image->failed ? gotcha_fail(ENOMEM, "no memory for the image of a stub library") : 0;
 }
 
 /* ------------------------------------------------------------------ namespaces */
 
-static int stub_file = -1;
+static struct buffer stub_image;
 /* Namespaces that could be made before glibc refused one; SIZE_MAX: it has not yet. */
 static size_t reached = SIZE_MAX;
 
 enum { DL_NNS = 16 };
 
 static int prepare(void) {
-	stub_file = make_stub();
-	return stub_file < 0 ? stub_file : 0;
+	return make_stub(&stub_image);
 }
 
 static size_t limit(void) {
@@ -193,71 +190,76 @@ static struct link_map *find_copy(struct link_map *first, const struct object *o
 	return NULL;
 }
 
-/* Records where the copies of objects [from, to) are. ld.so may find a library under another path
- * than base did (a symbolic link); asked by base's path, it answers with what it has loaded. */
-static int record_copies(struct libset *set, struct link_map *any, size_t from) {
-	while (any->l_prev)
-		any = any->l_prev;
-	for (size_t i = from; i < gotcha_objects_len; i++) {
-		struct object *object = &gotcha_objects[i];
-		set->copies[i].map = NULL;
-		set->copies[i].base = 0;
-		if (object->kind != OBJECT_REPLICATED)
-			continue;
-		struct link_map *map = find_copy(any, object);
-		if (!map)
-			map = dlmopen(set->namespace, object->path, RTLD_NOW | RTLD_NOLOAD);
-		if (!map)
-			return gotcha_fail(ENOEXEC, "libset %ld: %s is not in its namespace", set->number, object->path);
-		set->copies[i].map = map;
-		set->copies[i].base = map->l_addr;
-		if (object->tls_memsz && dlinfo(map, RTLD_DI_TLS_MODID, &set->copies[i].tls_module))
-			set->copies[i].tls_module = 0;
+/* Returns NULL with the cause recorded. */
+static struct link_map *open_stub(struct libset *set, int *error) {
+	/* open for the moment only: the program may close descriptors that are not its own */
+	int file = write_memfd(&stub_image);
+	if (file < 0) {
+		*error = file;
+		return NULL;
 	}
-	set->copies_len = gotcha_objects_len;
+	char path[64];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	struct link_map *stub = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
+	const char *cause = stub ? NULL : dlerror();
+	close(file);
+	/* ld.so has no error codes; these are its two ways to say that there is no more room */
+	if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
+		reached = gotcha_libsets_len();
+		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use "
+			"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", reached, cause);
+	} else if (!stub) {
+		*error = gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
+	} else if (dlinfo(stub, RTLD_DI_LMID, &set->namespace)) {
+		*error = gotcha_fail(ENOEXEC, "dlinfo: %s", dlerror());
+		stub = NULL;
+	}
+	return stub;
+}
+
+/* Opens the copy of an object, or finds it. ld.so may have found a library under another path than base did
+ * (a symbolic link); asked by base's path, it answers with what it has loaded. */
+static int open_copy(struct libset *set, struct link_map *first, size_t index) {
+	struct object *object = &gotcha_objects[index];
+	struct link_map *map = find_copy(first, object);
+	if (!map)
+		map = dlmopen(set->namespace, object->path, RTLD_NOW | ((size_t) index < gotcha_startup_len ? RTLD_NOLOAD : 0));
+	if (!map)
+		return gotcha_fail(ENOEXEC, "libset %ld has no copy of %s: %s", set->number, object->path, dlerror());
+	set->copies[index].map = map;
+	set->copies[index].base = map->l_addr;
+	if (object->tls_memsz && dlinfo(map, RTLD_DI_TLS_MODID, &set->copies[index].tls_module))
+		set->copies[index].tls_module = 0;
 	return 0;
 }
 
-/* A debugger opens objects by the path that the dynamic linker has for them, which must not begin with
- * /proc/self: that would be the debugger. */
-static int stub_path(char *path, size_t size) {
-	char process[32];
-	ssize_t length = readlink("/proc/self", process, sizeof process);
-	if (length < 0)
-		return gotcha_fail(errno, "cannot read /proc/self: %s", strerror(errno));
-	snprintf(path, size, "/proc/%.*s/fd/%d", (int) length, process, stub_file);
+/* Copies of the objects that the libset does not know yet. One that was opened at run time and cannot be
+ * opened here (a plug-in that needs what its program did before, or static thread-local storage) stays
+ * without a copy: calls of it run in base. */
+static int open_copies(struct libset *set, struct link_map *first) {
+	while (first->l_prev)
+		first = first->l_prev;
+	for (; set->copies_len < gotcha_objects_len; set->copies_len++) {
+		size_t index = set->copies_len;
+		int error = gotcha_objects[index].kind == OBJECT_REPLICATED ? open_copy(set, first, index) : 0;
+		if (error && index < gotcha_startup_len)
+			return error;
+		if (error && gotcha_config.trace_libsets)
+			gotcha_trace("libsets", "%s", libgotcha_error());
+	}
 	return 0;
 }
 
 static int create(struct libset *set) {
-	char path[64];
-	int error = stub_path(path, sizeof path);
-	if (error)
-		return error;
-	struct link_map *stub = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
-	if (!stub) {
-		const char *cause = dlerror();
-		/* ld.so has no error codes; these are its two ways to say that there is no more room */
-		if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
-			reached = gotcha_libsets_len();
-			return gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use "
-				"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", reached, cause);
-		}
-		return gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
-	}
-	if (dlinfo(stub, RTLD_DI_LMID, &set->namespace))
-		return gotcha_fail(ENOEXEC, "dlinfo: %s", dlerror());
-	return record_copies(set, stub, 0);
+	int error = 0;
+	struct link_map *stub = open_stub(set, &error);
+	return stub ? open_copies(set, stub) : error;
 }
 
 /* An object that base has opened since is opened in the namespace: its references find the stub
  * there, and it binds as the others did. */
 static int extend(struct libset *set) {
-	struct link_map *any = set->copies_len ? set->copies[gotcha_libc - gotcha_objects].map : NULL;
-	for (size_t i = set->copies_len; i < gotcha_objects_len; i++)
-		if (gotcha_objects[i].kind == OBJECT_REPLICATED && !dlmopen(set->namespace, gotcha_objects[i].path, RTLD_NOW))
-			return gotcha_fail(ENOEXEC, "libset %ld: dlmopen: %s", set->number, dlerror());
-	return record_copies(set, any, set->copies_len);
+	return open_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
 }
 
 const struct engine gotcha_engine_dlmopen = {

@@ -28,7 +28,8 @@ struct libset *gotcha_libset_made(long number) {
 
 void *gotcha_translate(const struct libset *set, const void *address) {
 	struct object *object = gotcha_object_at((uintptr_t) address);
-	if (!object || object->kind != OBJECT_REPLICATED || (size_t) (object - gotcha_objects) >= set->copies_len)
+	if (!object || object->kind != OBJECT_REPLICATED || (size_t) (object - gotcha_objects) >= set->copies_len
+	 || !set->copies[object - gotcha_objects].base)
 		return (void *) address;
 	return (void *) ((uintptr_t) address - object->base + set->copies[object - gotcha_objects].base);
 }
