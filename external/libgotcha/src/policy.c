@@ -19,6 +19,18 @@ static size_t hash(const void *address) {
 	return ((uintptr_t) address >> 2) * 2654435761u % HASH_SIZE;
 }
 
+/* Rows speak of the C library's functions and ld.so's: what another library calls by the same name is
+ * another function. Only a heap is replaced as a whole, and is that of whoever defines malloc(). */
+static void *find_base(const struct rows *table, const char *name) {
+	if (table == &gotcha_rows_heap)
+		return gotcha_base_symbol(name);
+	struct object *home = gotcha_libc;
+	const Elf64_Sym *symbol = gotcha_lookup_in(home, name, NULL);
+	if (!symbol)
+		symbol = gotcha_lookup_in(home = gotcha_loader, name, NULL);
+	return symbol ? gotcha_definition_address(home, symbol) : NULL;
+}
+
 #ifdef GOTCHA_TESTING
 /* Only in a library that is built for its own tests: LIBGOTCHA_TEST_OFF=name,name switches rows off,
  * all names of those functions at once; "?" writes the names of all rows to standard error. A row
@@ -26,7 +38,7 @@ static size_t hash(const void *address) {
  * "backstop" stands for the handler's look at the interrupted code. */
 bool gotcha_backstop_is_off;
 
-static bool is_off(const struct row *row) {
+static bool is_off(const struct rows *table, const struct row *row) {
 	const char *list = getenv("LIBGOTCHA_TEST_OFF");
 	if (!list)
 		return false;
@@ -36,12 +48,13 @@ static bool is_off(const struct row *row) {
 	for (int length; sscanf(list, "%63[^,]%n", name, &length) == 1; list += length + (list[length] == ','))
 		if (!strcmp(name, "backstop"))
 			gotcha_backstop_is_off = true;
-		else if (gotcha_base_symbol(name) == row->base)
+		else if (find_base(table, name) == row->base)
 			return true;
 	return false;
 }
 #else
-static bool is_off(const struct row *row) {
+static bool is_off(const struct rows *table, const struct row *row) {
+	(void) table;
 	(void) row;
 	return false;
 }
@@ -52,9 +65,9 @@ static bool counts(const struct rows *table) {
 	return table != &gotcha_rows_unwind || gotcha_engine->shares_unwinder;
 }
 
-static int bind_row(struct row *row) {
-	row->base = gotcha_base_symbol(row->name);
-	if (!row->base || is_off(row))
+static int bind_row(const struct rows *table, struct row *row) {
+	row->base = find_base(table, row->name);
+	if (!row->base || is_off(table, row))
 		return 0;
 	size_t at = hash(row->base);
 	for (size_t probes = 0; by_address[at]; at = (at + 1) % HASH_SIZE) {
@@ -71,7 +84,7 @@ static int bind_row(struct row *row) {
 int gotcha_policy_bind(void) {
 	for (size_t i = 0; i < lengthof(tables); i++)
 		for (size_t j = 0; counts(tables[i]) && j < tables[i]->length; j++) {
-			int error = bind_row(&tables[i]->first[j]);
+			int error = bind_row(tables[i], &tables[i]->first[j]);
 			if (error)
 				return error;
 		}
@@ -126,6 +139,12 @@ static uintptr_t row_target(const struct row *row) {
 	return (uintptr_t) (row->wrapper ? row->wrapper : row->base);
 }
 
+/* Does the name lead to another function than the C library's, in base and hence in copies? */
+static bool is_interposed(const char *name) {
+	struct object *home;
+	return gotcha_lookup(NULL, name, NULL, &home) && home != gotcha_libc && home != gotcha_loader;
+}
+
 /* A function may have several names (puts and _IO_puts); each must lead to the same place. */
 static void export_aliases(const struct object *object, void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
 	size_t length = gotcha_object_symbols_len(object);
@@ -134,8 +153,9 @@ static void export_aliases(const struct object *object, void (*visit)(void *, co
 		if (symbol->st_shndx == SHN_UNDEF || ELF64_ST_TYPE(symbol->st_info) != STT_FUNC)
 			continue;
 		const struct row *row = gotcha_policy_find((void *) (object->base + symbol->st_value));
-		if (row)
-			visit(closure, object->strings + symbol->st_name, row_target(row), true);
+		const char *name = object->strings + symbol->st_name;
+		if (row && !is_interposed(name))
+			visit(closure, name, row_target(row), true);
 	}
 }
 
@@ -157,7 +177,9 @@ void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool),
 	export_aliases(gotcha_libc, visit, closure);
 	export_aliases(gotcha_loader, visit, closure);
 	for (size_t i = 0; i < lengthof(tables); i++)
-		for (size_t j = 0; j < tables[i]->length; j++)
-			if (gotcha_policy_find(tables[i]->first[j].base))
-				visit(closure, tables[i]->first[j].name, row_target(&tables[i]->first[j]), true);
+		for (size_t j = 0; j < tables[i]->length; j++) {
+			const struct row *row = &tables[i]->first[j];
+			if (gotcha_policy_find(row->base) && (tables[i] == &gotcha_rows_heap || !is_interposed(row->name)))
+				visit(closure, row->name, row_target(row), true);
+		}
 }
