@@ -65,6 +65,7 @@ static int iterate_phdr(phdr_visitor *visit, void *closure) {
 static int describe(const void *address, Dl_info *info, void **extra, int flags) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
+	address = gotcha_behind_trampoline(address);
 	size_t index;
 	struct libset *set = gotcha_image_at((uintptr_t) address, &index);
 	uintptr_t bias = set ? set->copies[index].base - gotcha_objects[index].base : 0;
@@ -93,7 +94,7 @@ static int symbol_line(const void *address, char *line, size_t room) {
 		return snprintf(line, room, "[%p]", address);
 	const char *from = info.dli_saddr ? info.dli_saddr : info.dli_fbase;
 	return snprintf(line, room, "%s(%s+0x%lx) [%p]", info.dli_fname, info.dli_sname ? info.dli_sname : "",
-		(unsigned long) ((const char *) address - from), address);
+		(unsigned long) ((const char *) gotcha_behind_trampoline(address) - from), address);
 }
 
 static char **unwind_backtrace_symbols(void *const *addresses, int length) {

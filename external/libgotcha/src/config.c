@@ -57,6 +57,11 @@ void gotcha_trace(const char *what, const char *format, ...) {
 	}
 }
 
+void gotcha_trace_failure(void) {
+	if (gotcha_config.trace_libsets)
+		gotcha_trace("libsets", "stays in the starting libset: %s", cause);
+}
+
 static void warn(const char *variable, const char *value, const char *why) {
 	char line[512];
 	int used = snprintf(line, sizeof line, "libgotcha: %s=%s ignored: %s\n", variable, value, why);

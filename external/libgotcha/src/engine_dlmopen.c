@@ -244,8 +244,8 @@ static int open_copies(struct libset *set, struct link_map *first) {
 		int error = gotcha_objects[index].kind == OBJECT_REPLICATED ? open_copy(set, first, index) : 0;
 		if (error && index < gotcha_startup_len)
 			return error;
-		if (error && gotcha_config.trace_libsets)
-			gotcha_trace("libsets", "%s", libgotcha_error());
+		if (error)
+			gotcha_trace_failure();
 	}
 	return 0;
 }

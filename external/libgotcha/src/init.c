@@ -188,7 +188,7 @@ static int start(void) {
 		return error;
 	if (!forks_handled || atexit(flush_all))
 		return gotcha_fail(ENOMEM, "no memory to register for forks and the process's end");
-	return gotcha_intercept_objects(0);
+	return gotcha_intercept_objects();
 }
 
 static _Atomic int started;

@@ -13,6 +13,8 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,13 +23,15 @@ enum { TRAMPOLINE_SIZE = 16, CHUNK_SLOTS = 4096, CHUNKS = MAX_SLOTS / CHUNK_SLOT
 
 void *gotcha_starting_table[MAX_SLOTS];
 
-/* Filled from the front; a slot is never given back. Written under the lock; `slots_len` last, so
- * that lock-free readers see whole slots. */
+/* Filled from the front; a slot is never given back. Written under `slots_lock`; `slots_len` last, so
+ * that lock-free readers see whole slots, and so does the child of a fork. */
 static struct slot {
 	void *function;         /* base's definition */
 	void *everywhere;       /* what every libset calls instead of its copy, or NULL */
 } slots[MAX_SLOTS];
 static size_t slots_len;
+/* A leaf: whoever holds it calls neither the dynamic linker nor anything that waits. */
+static atomic_flag slots_lock = ATOMIC_FLAG_INIT;
 static unsigned char *chunks[CHUNKS];
 static uint32_t by_function[HASH_SIZE];         /* slot + 1 */
 
@@ -42,6 +46,15 @@ static struct patch *patches;
 static size_t patches_len, patches_room;
 
 /* ------------------------------------------------------------------ trampolines */
+
+static void lock_slots(void) {
+	while (atomic_flag_test_and_set_explicit(&slots_lock, memory_order_acquire))
+		sched_yield();
+}
+
+static void unlock_slots(void) {
+	atomic_flag_clear_explicit(&slots_lock, memory_order_release);
+}
 
 static intptr_t table_offset(void) {
 	return (intptr_t) &libgotcha_tls.table - (intptr_t) thread_pointer();
@@ -77,6 +90,9 @@ int gotcha_trampolines_init(void) {
 	intptr_t offset = table_offset();
 	if (offset != (int32_t) offset)
 		return gotcha_fail(ENOSYS, "thread-local storage lies %ld bytes from the thread pointer", (long) offset);
+	/* the child of a fork has only the forking thread: whoever had the lock is not there */
+	if (pthread_atfork(NULL, NULL, unlock_slots))
+		return gotcha_fail(ENOMEM, "no memory to register for forks");
 	return make_chunk(0);
 }
 
@@ -97,8 +113,10 @@ void *libgotcha_group_function(long group, void *function) {
 }
 
 void gotcha_table_fill(struct libset *set) {
+	lock_slots();
 	for (size_t i = 0; i < slots_len; i++)
 		set->table[i] = entry_for(set, &slots[i]);
+	unlock_slots();
 }
 
 /* What a call from base runs. */
@@ -135,7 +153,7 @@ static void fill_slot(size_t index, void *function) {
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
 }
 
-void *gotcha_trampoline(void *function) {
+static void *find_or_add_slot(void *function) {
 	size_t at = ((uintptr_t) function >> 2) * 2654435761u % HASH_SIZE;
 	for (; by_function[at]; at = (at + 1) % HASH_SIZE)
 		if (slots[by_function[at] - 1].function == function)
@@ -143,8 +161,25 @@ void *gotcha_trampoline(void *function) {
 	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(slots_len / CHUNK_SLOTS)))
 		return NULL;
 	fill_slot(slots_len, function);
-	by_function[at] = ++slots_len;
+	by_function[at] = slots_len + 1;
+	__atomic_store_n(&slots_len, slots_len + 1, __ATOMIC_RELEASE);
 	return trampoline_of(slots_len - 1);
+}
+
+void *gotcha_trampoline(void *function) {
+	lock_slots();
+	void *trampoline = find_or_add_slot(function);
+	unlock_slots();
+	return trampoline;
+}
+
+void *gotcha_behind_trampoline(const void *address) {
+	for (size_t i = 0; i < CHUNKS && chunks[i]; i++) {
+		size_t slot = i * CHUNK_SLOTS + ((uintptr_t) address - (uintptr_t) chunks[i]) / TRAMPOLINE_SIZE;
+		if ((uintptr_t) address - (uintptr_t) chunks[i] < CHUNK_SLOTS * TRAMPOLINE_SIZE && slot < slots_len)
+			return slots[slot].function;
+	}
+	return (void *) address;
 }
 
 /* ------------------------------------------------------------------ GOTs */
@@ -243,13 +278,16 @@ static int intercept_object(struct object *object) {
 	return error ? error : restored;
 }
 
-int gotcha_intercept_objects(size_t from) {
-	for (size_t i = from; i < gotcha_objects_len; i++) {
-		int error = intercept_object(&gotcha_objects[i]);
-		if (error)
-			return error;
+int gotcha_intercept_objects(void) {
+	int first_error = 0;
+	for (size_t i = 0; i < gotcha_objects_len; i++) {
+		struct object *object = &gotcha_objects[i];
+		int error = object->intercepted ? 0 : intercept_object(object);
+		object->intercepted = true;
+		if (error && !first_error)
+			first_error = error;
 	}
-	return 0;
+	return first_error;
 }
 
 /* A thread that was binding a lazy word when it was rewritten stores the raw address over ours. */

@@ -77,6 +77,7 @@ struct object {
 	const Elf64_Rela *rela, *jmprel;
 	size_t rela_len, jmprel_len;
 	bool symbolic;
+	bool intercepted;               /* its words have been looked at */
 
 	/* thread-local storage; all zero if it has none */
 	size_t tls_module;
@@ -185,8 +186,11 @@ int gotcha_trampolines_init(void);
 /* The trampoline of a base function; made if there is none. Of an ifunc: of what its resolver chose, whose
  * copy is at the same place. */
 void *gotcha_trampoline(void *function);
+/* The base function that the trampoline at `address` stands for; other addresses as they are. */
+void *gotcha_behind_trampoline(const void *address);
 void gotcha_table_fill(struct libset *);
-int gotcha_intercept_objects(size_t from);
+/* All that have not been yet. One that fails does not stop the others; returns the first failure. */
+int gotcha_intercept_objects(void);
 /* Writes every intercepted word again that another thread's lazy binding has overwritten; returns how many. */
 size_t gotcha_intercept_verify(void);
 /* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
@@ -297,6 +301,8 @@ int gotcha_config_init(void);
 /* Records the cause and returns -`error`. */
 int gotcha_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gotcha_trace(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Traces what gotcha_fail() has recorded, where work goes on without. */
+void gotcha_trace_failure(void);
 void gotcha_lock(void);
 void gotcha_unlock(void);
 void gotcha_lock_reset(void);

@@ -191,9 +191,10 @@ static int create(struct libset **made) {
 	}
 	set->keys_len = 0;
 	set->state = LIBSET_TAKEN;
-	gotcha_table_fill(set);
 	libsets[libsets_len] = set;
 	__atomic_store_n(&libsets_len, libsets_len + 1, __ATOMIC_RELEASE);
+	/* after that: slots that are added meanwhile are written to the tables of all libsets */
+	gotcha_table_fill(set);
 	gotcha_intercept_verify();
 	if (gotcha_config.trace_libsets)
 		gotcha_trace("libsets", "made %ld: %zu snapshots", set->number, set->snapshots_len);

@@ -114,17 +114,36 @@ static int find_segments(struct dl_phdr_info *info, size_t size, void *closure) 
 	return 1;
 }
 
+/* A relative path (of a relative RUNPATH or LD_LIBRARY_PATH) held at the time of loading; the program may have
+ * changed its folder since. The kernel knows the whole one. */
+static const char *mapped_path(const struct object *object) {
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char *line = NULL, *path = NULL;
+	size_t room = 0;
+	while (maps && !path && getline(&line, &room, maps) > 0) {
+		char *slash = strchr(line, '/');
+		if (slash && strtoul(line, NULL, 16) == object->start)
+			path = strndup(slash, strcspn(slash, "\n"));
+	}
+	free(line);
+	if (maps)
+		fclose(maps);
+	return path ? path : object->path;
+}
+
 static int read_object(struct object *object, struct link_map *map) {
 	*object = (struct object) { .map = map, .base = map->l_addr };
 	object->path = *map->l_name ? map->l_name : "/proc/self/exe";
-	const char *slash = strrchr(object->path, '/');
-	object->name = slash ? slash + 1 : object->path;
 	struct find_segments find = { object, false };
 	dl_iterate_phdr(find_segments, &find);
 	if (!find.found)
 		return gotcha_fail(ENOSYS, "%s: program headers not found", object->path);
 	read_segments(object);
 	read_dynamic(object);
+	if (*object->path != '/')
+		object->path = mapped_path(object);
+	const char *slash = strrchr(object->path, '/');
+	object->name = slash ? slash + 1 : object->path;
 	if (object->tls_memsz)
 		dlinfo(map, RTLD_DI_TLS_MODID, &object->tls_module);
 	object->kind = classify(object, gotcha_libc && gotcha_lookup_in(object, "malloc", NULL));
@@ -200,11 +219,16 @@ int gotcha_objects_refresh(void) {
 			return gotcha_fail(ENOMEM, "more than %d shared objects", MAX_OBJECTS);
 		struct object *object = &gotcha_objects[gotcha_objects_len];
 		int error = read_object(object, map);
+		for (size_t i = 0; !error && i < lengthof(sanitizers); i++)
+			if (gotcha_lookup_in(object, sanitizers[i], NULL))
+				error = gotcha_fail(ENOSYS, "%s contains a sanitizer's runtime (%s)", object->path, sanitizers[i]);
+		/* later on, what cannot be dealt with stays as it is, and the others do not suffer */
+		if (error && gotcha_startup_len) {
+			gotcha_trace_failure();
+			continue;
+		}
 		if (error)
 			return error;
-		for (size_t i = 0; i < lengthof(sanitizers); i++)
-			if (gotcha_lookup_in(object, sanitizers[i], NULL))
-				return gotcha_fail(ENOSYS, "%s contains a sanitizer's runtime (%s)", object->path, sanitizers[i]);
 		gotcha_objects_len++;
 		pin(object);
 		if (object->kind == OBJECT_EXECUTABLE)

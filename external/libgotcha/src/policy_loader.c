@@ -11,9 +11,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { DLOPEN, DLSYM, DLVSYM, DLCLOSE, DLERROR, DLADDR, DLADDR1, DLINFO, DLMOPEN, ITERATE, SYMBOLS, SYMBOLS_FD, BACKTRACE };
 static struct row rows[];
@@ -24,76 +27,238 @@ static struct row rows[];
 /* Context: hosted. */
 static void adopt_new_objects(void) {
 	gotcha_lock();
-	size_t had = gotcha_objects_len;
 	int error = gotcha_objects_refresh();
-	if (!error && gotcha_objects_len > had)
-		error = gotcha_intercept_objects(had);
-	if (!error && gotcha_objects_len > had)
+	if (gotcha_intercept_objects())
+		gotcha_trace_failure();
+	if (!error)
 		error = gotcha_libset_extend_all();
-	if (error && gotcha_config.trace_libsets)
-		gotcha_trace("libsets", "a library opened at run time stays in the starting libset: %s", libgotcha_error());
+	if (error)
+		gotcha_trace_failure();
 	gotcha_unlock();
 }
 
-static void *loader_dlopen(const char *file, int mode) {
-	struct hosted_guard guard;
-	gotcha_hosted_enter(&guard);
-	void *handle = BASE(DLOPEN, void *(const char *, int))(file, mode);
-	if (handle && !(mode & RTLD_NOLOAD))
-		adopt_new_objects();
-	gotcha_hosted_leave(&guard);
-	return handle;
+/* A copy that is still being made is known to ld.so alone. */
+static struct object *object_in_making(uintptr_t address) {
+	Dl_info info;
+	struct link_map *map;
+	if (!dladdr1((void *) address, &info, (void **) &map, RTLD_DL_LINKMAP))
+		return NULL;
+	for (size_t i = 0; i < gotcha_objects_len; i++)
+		if (!strcmp(gotcha_objects[i].path, map->l_name))
+			return &gotcha_objects[i];
+	return gotcha_object_needed(map->l_name);
 }
 
-FORWARD_HOSTED(dlclose, rows[DLCLOSE].base)
-FORWARD_HOSTED(dlerror, rows[DLERROR].base)
-FORWARD_HOSTED(dladdr, rows[DLADDR].base)
-FORWARD_HOSTED(dladdr1, rows[DLADDR1].base)
-FORWARD_HOSTED(dlinfo, rows[DLINFO].base)
-FORWARD_HOSTED(dlmopen, rows[DLMOPEN].base)
-FORWARD_HOSTED(dl_iterate_phdr, rows[ITERATE].base)
-FORWARD_DEFERRED(backtrace, rows[BACKTRACE].base)
-FORWARD_DEFERRED(backtrace_symbols, rows[SYMBOLS].base)
-FORWARD_DEFERRED(backtrace_symbols_fd, rows[SYMBOLS_FD].base)
-
-/* ------------------------------------------------------------------ finding */
-
-/* The base object whose code, or whose copy's code in the current libset, is at `address`. */
-static struct object *object_of_caller(uintptr_t address) {
+/* The base object whose code, or whose copy's code in `set`, is at `address`. */
+static struct object *object_of_caller(const struct libset *set, uintptr_t address) {
 	struct object *object = gotcha_object_at(address);
-	const struct libset *set = THIS.set;
 	for (size_t i = 0; !object && set && i < set->copies_len; i++) {
 		struct object *original = &gotcha_objects[i];
 		if (set->copies[i].base && address - set->copies[i].base + original->base - original->start
 				< original->end - original->start)
 			object = original;
 	}
-	return object;
+	return object ? object : object_in_making(address);
 }
 
-/* RTLD_NEXT counts from the caller's object, which to base's dlsym() would be this one. */
-static void *find_next(uintptr_t caller, const char *name, const char *version) {
-	struct object *from = object_of_caller(caller);
-	for (struct object *object = from ? from + 1 : gotcha_objects; object < gotcha_objects + gotcha_objects_len; object++) {
-		const Elf64_Sym *symbol = gotcha_lookup_in(object, name, version);
-		if (symbol && ELF64_ST_TYPE(symbol->st_info) != STT_TLS)
-			return gotcha_definition_address(object, symbol);
+/* To base's dlopen() the caller is this object; but the caller's own RUNPATH or RPATH counts. Those
+ * folders of its search list that come before what it shares with ours are tried here. */
+static Dl_serinfo *search_list(struct link_map *map) {
+	Dl_serinfo size, *list = NULL;
+	if (dlinfo(map, RTLD_DI_SERINFOSIZE, &size) || !(list = gotcha_base_malloc(size.dls_size)))
+		return NULL;
+	if (dlinfo(map, RTLD_DI_SERINFOSIZE, list) || dlinfo(map, RTLD_DI_SERINFO, list)) {
+		gotcha_base_free(list);
+		return NULL;
 	}
-	return NULL;
+	return list;
+}
+
+static size_t own_part(const Dl_serinfo *callers, const Dl_serinfo *ours) {
+	size_t length = callers->dls_cnt, rest = ours->dls_cnt;
+	while (length && rest && !strcmp(callers->dls_serpath[length - 1].dls_name, ours->dls_serpath[rest - 1].dls_name)) {
+		length--;
+		rest--;
+	}
+	return length;
+}
+
+/* ld.so passes over files that are not for this machine. */
+static bool is_library(const char *path) {
+	Elf64_Ehdr header;
+	int file = open(path, O_RDONLY | O_CLOEXEC);
+	bool whole = file >= 0 && read(file, &header, sizeof header) == sizeof header;
+	if (file >= 0)
+		close(file);
+	return whole && !memcmp(header.e_ident, ELFMAG, SELFMAG) && header.e_ident[EI_CLASS] == ELFCLASS64
+		&& header.e_machine == EM_X86_64;
+}
+
+/* The file that the caller's own folders hold under this name; false: none. */
+static bool find_for_caller(const struct libset *set, uintptr_t caller, const char *name, char *path, size_t room) {
+	struct object *object = object_of_caller(set, caller), *own = gotcha_object_at((uintptr_t) find_for_caller);
+	if (!object || !own || object == own)
+		return false;
+	Dl_serinfo *callers = search_list(object->map), *ours = search_list(own->map);
+	bool found = false;
+	for (size_t i = 0; callers && ours && !found && i < own_part(callers, ours); i++)
+		found = (size_t) snprintf(path, room, "%s/%s", callers->dls_serpath[i].dls_name, name) < room && is_library(path);
+	gotcha_base_free(callers);
+	gotcha_base_free(ours);
+	return found;
+}
+
+/* How deep this kernel thread is in base's dlopen(), that is, in constructors: these hold ld.so's lock, for which
+ * a thread that makes a libset waits with gotcha_lock() held. So what they open is adopted after them. */
+static __thread unsigned opening;
+
+static void *open_for(const struct libset *set, uintptr_t caller, const char *file, int mode) {
+	void *(*base)(const char *, int) = BASE(DLOPEN, void *(const char *, int));
+	char path[PATH_MAX];
+	void *handle = NULL;
+	opening++;
+	bool is_name = file && *file && !strchr(file, '/');
+	/* what is loaded under this name is meant, wherever it lies */
+	if (is_name)
+		handle = base(file, mode | RTLD_NOLOAD);
+	if (!handle)
+		handle = base(is_name && find_for_caller(set, caller, file, path, sizeof path) ? path : file, mode);
+	opening--;
+	return handle;
+}
+
+static void *open_and_adopt(uintptr_t caller, const char *file, int mode) {
+	struct libset *set = THIS.set;
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	void *handle = open_for(set, caller, file, mode);
+	if (handle && !(mode & RTLD_NOLOAD) && !opening)
+		adopt_new_objects();
+	gotcha_hosted_leave(&guard);
+	return handle;
+}
+
+static void *loader_dlopen(const char *file, int mode) {
+	return open_and_adopt((uintptr_t) __builtin_return_address(0), file, mode);
+}
+
+FORWARD_HOSTED(dlclose, rows[DLCLOSE].base)
+FORWARD_HOSTED(dlerror, rows[DLERROR].base)
+FORWARD_HOSTED(dlinfo, rows[DLINFO].base)
+FORWARD_HOSTED(dlmopen, rows[DLMOPEN].base)
+FORWARD_HOSTED(dl_iterate_phdr, rows[ITERATE].base)
+FORWARD_DEFERRED(backtrace, rows[BACKTRACE].base)
+
+/* ------------------------------------------------------------------ describing addresses */
+
+/* Programs find functions' addresses in GOTs, where they are trampolines', of which ld.so knows nothing. */
+static int loader_dladdr(const void *address, Dl_info *info) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int result = BASE(DLADDR, int(const void *, Dl_info *))(gotcha_behind_trampoline(address), info);
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+static int loader_dladdr1(const void *address, Dl_info *info, void **extra, int flags) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int result = BASE(DLADDR1, int(const void *, Dl_info *, void **, int))(gotcha_behind_trampoline(address), info, extra, flags);
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+/* The libset's own copy, not preempted. Return addresses never are trampolines': only who asks for others pays
+ * for a list. */
+static long symbols_of(struct row *row, void *const *addresses, int length, int file) {
+	bool in_set = in_libset();
+	forwarded *function = (forwarded *) (in_set ? libc_copy(THIS.set, row->base) : row->base);
+	struct shared_guard guard;
+	shared_enter(&guard);
+	void **list = NULL;
+	for (int i = 0; i < length && !list; i++)
+		if (gotcha_behind_trampoline(addresses[i]) != addresses[i])
+			list = gotcha_base_malloc(length * sizeof *list);
+	for (int i = 0; list && i < length; i++)
+		list[i] = gotcha_behind_trampoline(addresses[i]);
+	long result = function((long) (list ? list : addresses), length, file, 0, 0, 0);
+	gotcha_base_free(list);
+	shared_leave(&guard);
+	return result;
+}
+
+static char **loader_backtrace_symbols(void *const *addresses, int length) {
+	return (char **) symbols_of(&rows[SYMBOLS], addresses, length, -1);
+}
+
+static void loader_backtrace_symbols_fd(void *const *addresses, int length, int file) {
+	symbols_of(&rows[SYMBOLS_FD], addresses, length, file);
+}
+
+/* ------------------------------------------------------------------ finding */
+
+static void *find_in(struct object *object, const char *name, const char *version) {
+	const Elf64_Sym *symbol = gotcha_lookup_in(object, name, version);
+	if (!symbol)
+		return NULL;
+	/* a thread-local's address is this thread's: ld.so tells it, and finds the object itself first */
+	if (ELF64_ST_TYPE(symbol->st_info) == STT_TLS)
+		return BASE(DLSYM, void *(void *, const char *))(object->map, name);
+	return gotcha_definition_address(object, symbol);
+}
+
+/* The objects that `root` needs, breadth first, which is how ld.so lists them; without `root`. */
+static size_t list_needed(struct object *root, uint16_t *list) {
+	bool listed[MAX_OBJECTS] = { false };
+	listed[root - gotcha_objects] = true;
+	size_t length = 0;
+	struct object *object = root;
+	for (size_t next = 0; object; object = next < length ? &gotcha_objects[list[next++]] : NULL)
+		for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++) {
+			struct object *needed = entry->d_tag == DT_NEEDED
+				? gotcha_object_needed(object->strings + entry->d_un.d_val) : NULL;
+			if (needed && !listed[needed - gotcha_objects]) {
+				listed[needed - gotcha_objects] = true;
+				list[length++] = needed - gotcha_objects;
+			}
+		}
+	return length;
+}
+
+/* RTLD_NEXT counts from the caller's object, which to base's dlsym() would be this one: on through the
+ * program's global scope, or through what an object that dlopen() has opened needs. */
+static void *find_next(const struct libset *set, uintptr_t caller, const char *name, const char *version) {
+	struct object *from = object_of_caller(set, caller);
+	void *found = NULL;
+	if (!from || (size_t) (from - gotcha_objects) < gotcha_startup_len) {
+		for (size_t i = from ? from - gotcha_objects + 1 : 0; !found && i < gotcha_startup_len; i++)
+			found = find_in(&gotcha_objects[i], name, version);
+	} else {
+		uint16_t needed[MAX_OBJECTS];
+		size_t length = list_needed(from, needed);
+		for (size_t i = 0; !found && i < length; i++)
+			found = find_in(&gotcha_objects[needed[i]], name, version);
+	}
+	if (!found) {
+		/* no object has a symbol of this name: for dlerror() */
+		char missing[256];
+		snprintf(missing, sizeof missing, "%s (after %s)", name, from ? from->name : "its caller");
+		BASE(DLSYM, void *(void *, const char *))(gotcha_loader->map, missing);
+	}
+	return found;
 }
 
 static void *find(void *handle, const char *name, const char *version, uintptr_t caller) {
+	const struct libset *set = THIS.set;
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
-	void *found = handle == RTLD_NEXT ? find_next(caller, name, version) : NULL;
-	if (!found)
-		found = version ? BASE(DLVSYM, void *(void *, const char *, const char *))(handle, name, version)
-			: BASE(DLSYM, void *(void *, const char *))(handle, name);
-	if (found) {
-		gotcha_lock();
+	void *found = handle == RTLD_NEXT ? find_next(set, caller, name, version)
+		: version ? BASE(DLVSYM, void *(void *, const char *, const char *))(handle, name, version)
+		: BASE(DLSYM, void *(void *, const char *))(handle, name);
+	/* not under gotcha_lock(): a constructor that looks symbols up holds ld.so's lock, for which a thread that
+	 * makes a libset waits */
+	if (found)
 		found = gotcha_intercept_symbol(found, guard.virtual_tcb ? libgotcha_tcb_state(guard.virtual_tcb)->set : NULL);
-		gotcha_unlock();
-	}
 	gotcha_hosted_leave(&guard);
 	return found;
 }
@@ -119,8 +284,7 @@ static Lmid_t own_namespace(void) {
 }
 
 static void *hook_dlopen(const char *file, int mode, void *caller) {
-	(void) caller;
-	return loader_dlopen(file, mode);
+	return open_and_adopt((uintptr_t) caller, file, mode);
 }
 static void *hook_dlsym(void *handle, const char *name, void *caller) {
 	return find(handle, name, NULL, (uintptr_t) caller);
@@ -157,7 +321,7 @@ static void *hook_libc_dlvsym(void *handle, const char *name, const char *versio
 static _Atomic unsigned hook_calls;
 static int hook_dladdr(const void *address, Dl_info *info) {
 	hook_calls++;
-	return hosted_dladdr((long) address, (long) info, 0, 0, 0, 0);
+	return loader_dladdr(address, info);
 }
 
 /* include/dlfcn.h struct dlfcn_hook, since 2.34 */
@@ -165,7 +329,7 @@ static const struct dlfcn_hook {
 	void *dlopen, *dlclose, *dlsym, *dlvsym, *dlerror, *dladdr, *dladdr1, *dlinfo, *dlmopen,
 		*libc_dlopen_mode, *libc_dlsym, *libc_dlvsym, *libc_dlclose;
 } hook = {
-	hook_dlopen, hosted_dlclose, hook_dlsym, hook_dlvsym, hosted_dlerror, hook_dladdr, hosted_dladdr1, hosted_dlinfo,
+	hook_dlopen, hosted_dlclose, hook_dlsym, hook_dlvsym, hosted_dlerror, hook_dladdr, loader_dladdr1, hosted_dlinfo,
 	hook_dlmopen, hook_libc_dlopen, hook_libc_dlsym, hook_libc_dlvsym, hosted_dlclose,
 };
 
@@ -214,13 +378,13 @@ static struct row rows[] = {
 	[DLVSYM] = { "dlvsym", loader_dlvsym, true },
 	[DLCLOSE] = { "dlclose", hosted_dlclose },
 	[DLERROR] = { "dlerror", hosted_dlerror },
-	[DLADDR] = { "dladdr", hosted_dladdr },
-	[DLADDR1] = { "dladdr1", hosted_dladdr1 },
+	[DLADDR] = { "dladdr", loader_dladdr, true },
+	[DLADDR1] = { "dladdr1", loader_dladdr1, true },
 	[DLINFO] = { "dlinfo", hosted_dlinfo },
 	[DLMOPEN] = { "dlmopen", hosted_dlmopen },
 	[ITERATE] = { "dl_iterate_phdr", hosted_dl_iterate_phdr },
-	[SYMBOLS] = { "backtrace_symbols", deferred_backtrace_symbols },
-	[SYMBOLS_FD] = { "backtrace_symbols_fd", deferred_backtrace_symbols_fd },
+	[SYMBOLS] = { "backtrace_symbols", loader_backtrace_symbols, true },
+	[SYMBOLS_FD] = { "backtrace_symbols_fd", loader_backtrace_symbols_fd, true },
 	[BACKTRACE] = { "backtrace", deferred_backtrace },
 };
 struct rows gotcha_rows_loader = { rows, lengthof(rows) };
