@@ -190,6 +190,17 @@ static struct link_map *find_copy(struct link_map *first, const struct object *o
 	return NULL;
 }
 
+/* A debugger opens an object by the path that the dynamic linker has for it, which must not begin with
+ * /proc/self: that would be the debugger. */
+static int descriptor_path(int file, char *path, size_t size) {
+	char process[32];
+	ssize_t length = readlink("/proc/self", process, sizeof process);
+	if (length < 0)
+		return gotcha_fail(errno, "cannot read /proc/self: %s", strerror(errno));
+	snprintf(path, size, "/proc/%.*s/fd/%d", (int) length, process, file);
+	return 0;
+}
+
 /* Returns NULL with the cause recorded. */
 static struct link_map *open_stub(struct libset *set, int *error) {
 	/* open for the moment only: the program may close descriptors that are not its own */
@@ -199,10 +210,16 @@ static struct link_map *open_stub(struct libset *set, int *error) {
 		return NULL;
 	}
 	char path[64];
-	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	if ((*error = descriptor_path(file, path, sizeof path))) {
+		close(file);
+		return NULL;
+	}
 	struct link_map *stub = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
 	const char *cause = stub ? NULL : dlerror();
 	close(file);
+	/* a debugger that attaches later must not open whatever has this number then */
+	if (stub)
+		stub->l_name = (char *) "libgotcha-stub";
 	/* ld.so has no error codes; these are its two ways to say that there is no more room */
 	if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
 		reached = gotcha_libsets_len();
