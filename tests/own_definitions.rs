@@ -1,0 +1,62 @@
+//! A program that defines functions of the C library itself: inside functions they are the program's too. (Those whose
+//! policy is "own copy, not preempted" once led to an address that was computed as if it lay in the C library.)
+
+#[path = "support/c.rs"]
+mod c;
+
+use std::process::Command;
+
+const LIBRARY: &str = r#"
+#include <dirent.h>
+#include <syslog.h>
+void use_them(void) { openlog("x", 0, LOG_USER); closelog(); seekdir((DIR *) 16, 7); }
+"#;
+
+const PROGRAM: &str = r#"
+#include <libinger.h>
+#include <stdio.h>
+#include <dirent.h>
+#include <syslog.h>
+
+void use_them(void);
+static int closed, sought;
+void closelog(void) { closed++; }                                       /* has a row */
+void seekdir(DIR *folder, long to) { (void) folder; sought += to; }     /* has none */
+
+static void inside(void *argument) {
+	(void) argument;
+	use_them();
+}
+
+int main(void) {
+	use_them();
+	linger_t linger = launch(inside, UINT64_MAX, NULL);
+	printf("error %d, closed %d, sought %d", linger.error, closed, sought);
+	return 0;
+}
+"#;
+
+#[test]
+fn are_used_inside_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("use.c"), LIBRARY).expect("the folder is new");
+    std::fs::write(file("main.c"), PROGRAM).expect("the folder is new");
+    let library = c::library_folder();
+    c::run(c::compiler().args(["-fPIC", "-shared"]).arg(file("use.c")).arg("-o").arg(file("libuse.so")));
+    c::run(
+        c::compiler()
+            .arg(file("main.c"))
+            .arg("-o")
+            .arg(file("main"))
+            .arg("-L")
+            .arg(folder.path())
+            .arg("-luse")
+            .arg("-L")
+            .arg(&library)
+            .arg("-linger"),
+    );
+    let paths = std::env::join_paths([folder.path(), &library]).expect("paths without colons");
+    let output = c::run(Command::new(file("main")).env("LD_LIBRARY_PATH", paths));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "error 0, closed 2, sought 14");
+}
