@@ -20,7 +20,7 @@
  * Environment, read once by libgotcha_init() and ignored in a set-user-ID program:
  *   LIBGOTCHA_NUMGROUPS  most libsets that may exist, besides the starting one (default: no cap
  *                        but what the engine can hold)
- *   LIBGOTCHA_LOADER     engine that makes the copies; "dlmopen"
+ *   LIBGOTCHA_LOADER     engine that makes the copies: "dlmopen" (default), "clone"
  *   LIBGOTCHA_SHARED     colon-separated file names of libraries that are not copied: their
  *                        functions run in the starting libset, and are not preempted
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
