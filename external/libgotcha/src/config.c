@@ -22,7 +22,7 @@ static const char *const obsolete[] = {
 };
 static const char *const known[] = {
 	"LIBGOTCHA_NUMGROUPS", "LIBGOTCHA_LOADER", "LIBGOTCHA_SHARED", "LIBGOTCHA_SKIP", "LIBGOTCHA_TRACE",
-	"LIBGOTCHA_GDB", "LIBGOTCHA_NOFSGSBASE",
+	"LIBGOTCHA_NOFSGSBASE",
 #ifdef GOTCHA_TESTING
 	"LIBGOTCHA_TEST_OFF",
 #endif
