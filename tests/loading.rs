@@ -52,7 +52,7 @@ fn folder() -> &'static Path {
             let rpath = format!("-Wl,-rpath,{}", library_folder().display());
             compile(
                 path,
-                &[&include, &program, "-o", "program", "-Lneeded", "-lmain", &inger, "-linger", &rpath, "-pthread"],
+                &[&include, &program, "-o", "program", &inger, "-linger", &rpath, "-Lneeded", "-lmain", "-pthread"],
             );
             folder
         })

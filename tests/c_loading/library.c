@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #ifdef SLEEPS
-/* linked with library "next", whose dlsym() goes through interception */
-void *next_only_here(void);
+/* linked with the program's library, whose dlsym() goes through interception */
+void *next_getppid(void);
 __attribute__((constructor)) static void construct(void) {
 	usleep(300000);
-	next_only_here();
+	next_getppid();
 }
 #elif defined INTERPOSES
 /* preloaded */
