@@ -233,6 +233,15 @@ fn constructors_and_destructors() {
 
 /// 100,000 preemptions in all.
 #[test]
+fn helper_threads() {
+    in_each_variant("helpers.c", |what, program| {
+        let output = start(program, &[], &[]);
+        // 0 would be the exit of a C library that has counted its threads wrongly.
+        assert_eq!(output.status.code(), Some(7), "{}", describe(what, &output));
+    });
+}
+
+#[test]
 fn functions_in_data_tables() {
     passes("table.c", &["25000"]);
 }

@@ -131,7 +131,8 @@ static int derive_thread(void) {
 	/* public since 2.35; libc.so defines it, and it is the offset from the thread pointer */
 	const ptrdiff_t *rseq_offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
 	const unsigned *rseq_size = dlsym(RTLD_DEFAULT, "__rseq_size");
-	if (rseq_offset && rseq_size && *rseq_offset > 0)
+	/* 2.41 puts it before the TCB: a negative offset */
+	if (rseq_offset && rseq_size && *rseq_size)
 		layout->rseq = *rseq_offset;
 	return 0;
 }

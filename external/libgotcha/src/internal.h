@@ -143,10 +143,12 @@ struct libset {
 	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
 	FILE *streams_pristine;         /* ...and what it holds while none is open */
 	unsigned locale_generation;     /* of the program's locale that its pristine state has */
-	bool loading;                   /* its libraries' constructors are running */
-	char *init_heap;                /* what they allocated: rolled back, never freed */
-	char *init_heap_pristine;
+	size_t extended_to;             /* for base's objects [0, this) copies have been made, or tried */
+	char *init_heap;                /* what constructors allocated: rolled back, never freed */
 	size_t init_heap_used_bytes, init_heap_pristine_bytes;
+	struct snapshot *init_heap_snapshots;   /* .pristine NULL: zeroes */
+	size_t init_heap_snapshots_len;
+	struct exit_registration *_Atomic exit_registrations;   /* made by its code since it was pristine */
 	_Atomic int live_threads;       /* started by its code and not finished */
 	pthread_key_t keys[64];         /* made by its code since it was pristine */
 	size_t keys_len;
@@ -162,8 +164,27 @@ void gotcha_libset_find_libc(struct libset *);
 void *gotcha_translate(const struct libset *set, const void *address);
 /* The libset whose C library holds `address`, or NULL. */
 struct libset *gotcha_libset_of_libc_address(uintptr_t address);
-int gotcha_libset_extend_all(void);
-enum { INIT_HEAP_SIZE = 4 << 20 };
+/* Gives `set` its copies of what base has opened since. Under the lock. */
+int gotcha_libset_extend(struct libset *set);
+/* Is `address` in a copy that belongs to `set`? */
+bool gotcha_is_copy(const struct libset *set, uintptr_t address);
+/* Remembers what code of `set` wants to be run at the process's end. False: no memory. */
+bool gotcha_libset_at_exit(struct libset *set, void (*function)(void *, int), void *argument, bool status_first);
+
+/* The constructors' regions of all libsets lie in one range, so that an address alone tells what it is. */
+enum { INIT_HEAP_SIZE = 64 << 20 };
+extern char *gotcha_init_heaps;
+extern size_t gotcha_init_heaps_size_bytes;
+
+/* The libset whose libraries' constructors are running, on one kernel thread; other threads may run its code at
+ * the same time. */
+extern struct libset *_Atomic gotcha_loading;
+bool gotcha_is_loading_thread(void);
+/* The constructors have asked for more than there is: the load fails. */
+extern bool gotcha_loading_failed;
+static inline bool gotcha_is_loading(void) {
+	return unlikely(gotcha_loading != NULL) && gotcha_loading == THIS.set && gotcha_is_loading_thread();
+}
 
 /* ------------------------------------------------------------------ engines */
 
@@ -272,7 +293,7 @@ struct glibc_layout {
 	size_t tid, list, robust_prev, robust_head, stackblock, stackblock_size;
 	size_t specific;                /* array of pointers to blocks of thread-specific data */
 	size_t specific_first;          /* the first block, inside struct pthread */
-	size_t rseq;                    /* 0: this C library registers none */
+	ptrdiff_t rseq;                 /* 0: this C library registers none */
 	/* one thread-specific datum, and one key */
 	size_t datum_size, datum_sequence, datum_data, key_size, key_sequence, key_destructor;
 	char *keys;                     /* the array of keys */

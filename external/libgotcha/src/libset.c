@@ -4,9 +4,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <locale.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct libset *libsets[MAX_LIBSETS];
@@ -24,6 +26,14 @@ static struct libset *in_making;
 
 struct libset *gotcha_libset_made(long number) {
 	return in_making && in_making->number == number ? in_making : gotcha_libset(number);
+}
+
+bool gotcha_is_copy(const struct libset *set, uintptr_t address) {
+	for (size_t i = 0; set && i < set->copies_len; i++)
+		if (set->copies[i].base && address - (set->copies[i].base - gotcha_objects[i].base) - gotcha_objects[i].start
+				< gotcha_objects[i].end - gotcha_objects[i].start)
+			return true;
+	return false;
 }
 
 void *gotcha_translate(const struct libset *set, const void *address) {
@@ -84,16 +94,122 @@ static int snapshot_objects(struct libset *set, size_t from) {
 	return 0;
 }
 
+static int add_init_heap_snapshot(struct libset *set, char *from, char *to, bool zeroes) {
+	if (from == to)
+		return 0;
+	struct snapshot *grown = realloc(set->init_heap_snapshots, (set->init_heap_snapshots_len + 1) * sizeof *grown);
+	char *pristine = zeroes ? NULL : malloc(to - from);
+	if (grown)
+		set->init_heap_snapshots = grown;
+	if (!grown || (!zeroes && !pristine)) {
+		free(pristine);
+		return gotcha_fail(ENOMEM, "no memory for the snapshot of libset %ld", set->number);
+	}
+	if (!zeroes)
+		memcpy(pristine, from, to - from);
+	set->init_heap_snapshots[set->init_heap_snapshots_len++] = (struct snapshot) { from, to - from, pristine };
+	return 0;
+}
+
+/* The end of the zero pages that begin at `from`. */
+static char *skip_zeroes(char *from, char *to) {
+	static const char zeroes[PAGE_SIZE];
+	while (from + PAGE_SIZE <= to && !memcmp(from, zeroes, PAGE_SIZE))
+		from += PAGE_SIZE;
+	return from;
+}
+
+/* Fewer zeroes than these are sooner copied than given back to the kernel. (libstdc++ keeps 72 KiB for
+ * exceptions thrown when memory is short, and hardly ever writes to them.) */
+enum { LEAST_ZEROES = 32 << 10 };
+
 /* Blocks that constructors have allocated since the last call are pristine as they are. */
 static int snapshot_init_heap(struct libset *set) {
-	char *grown = realloc(set->init_heap_pristine, set->init_heap_used_bytes + 1);
-	if (!grown)
-		return gotcha_fail(ENOMEM, "no memory for the snapshot of libset %ld", set->number);
-	size_t had = set->init_heap_pristine_bytes;
-	memcpy(grown + had, set->init_heap + had, set->init_heap_used_bytes - had);
-	set->init_heap_pristine = grown;
+	char *from = set->init_heap + set->init_heap_pristine_bytes, *end = set->init_heap + set->init_heap_used_bytes;
+	int error = 0;
+	for (char *page = (char *) page_up(from); !error && page + PAGE_SIZE <= end; page += PAGE_SIZE) {
+		char *after = skip_zeroes(page, end);
+		if (after - page < LEAST_ZEROES)
+			continue;
+		error = add_init_heap_snapshot(set, from, page, false);
+		if (!error)
+			error = add_init_heap_snapshot(set, page, after, true);
+		from = after;
+		page = after - PAGE_SIZE;
+	}
+	if (!error)
+		error = add_init_heap_snapshot(set, from, end, false);
 	set->init_heap_pristine_bytes = set->init_heap_used_bytes;
-	return 0;
+	return error;
+}
+
+static void forget_init_heap(struct libset *set) {
+	while (set->init_heap_snapshots_len)
+		free(set->init_heap_snapshots[--set->init_heap_snapshots_len].pristine);
+	set->init_heap_pristine_bytes = 0;
+}
+
+static void roll_back_init_heap(struct libset *set) {
+	for (size_t i = 0; i < set->init_heap_snapshots_len; i++) {
+		struct snapshot *snapshot = &set->init_heap_snapshots[i];
+		if (snapshot->pristine)
+			memcpy(snapshot->address, snapshot->pristine, snapshot->size_bytes);
+		else if (madvise(snapshot->address, snapshot->size_bytes, MADV_DONTNEED))
+			memset(snapshot->address, 0, snapshot->size_bytes);     /* locked by mlockall() */
+	}
+}
+
+/* ------------------------------------------------------------------ the process's end */
+
+struct exit_registration {
+	struct exit_registration *next;
+	void (*function)(void *, int);
+	void *argument;
+	bool status_first;
+};
+
+bool gotcha_libset_at_exit(struct libset *set, void (*function)(void *, int), void *argument, bool status_first) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	struct exit_registration *made = gotcha_base_malloc(sizeof *made);
+	if (made) {
+		*made = (struct exit_registration) { set->exit_registrations, function, argument, status_first };
+		while (!atomic_compare_exchange_weak(&set->exit_registrations, &made->next, made))
+			;
+	}
+	shared_leave(&guard);
+	return made;
+}
+
+static struct exit_registration *pop_exit_registration(struct libset *set) {
+	struct exit_registration *first = set->exit_registrations;
+	while (first && !atomic_compare_exchange_weak(&set->exit_registrations, &first, first->next))
+		;
+	return first;
+}
+
+/* Each runs where the function that registered it ran, in its libset, as on a thread of that libset. */
+static void run_exit_registrations(int status, void *unused) {
+	(void) unused;
+	struct libset *saved_set = THIS.set;
+	void **saved_table = THIS.table;
+	for (size_t i = 0; i < libsets_len; i++) {
+		struct libset *set = libsets[i];
+		if (set->exit_registrations)
+			set->ctype_init();
+		for (struct exit_registration *next; (next = pop_exit_registration(set)); ) {
+			THIS.set = set;
+			compiler_barrier();
+			THIS.table = set->table;
+			if (next->status_first)
+				((void (*)(int, void *)) (void *) next->function)(status, next->argument);
+			else
+				next->function(next->argument, status);
+			THIS.table = saved_table;
+			compiler_barrier();
+			THIS.set = saved_set;
+		}
+	}
 }
 
 /* The descriptors of streams that a cancelled function has left open. What they held is lost with
@@ -108,12 +224,37 @@ static void roll_back(struct libset *set) {
 	close_streams(set);
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		memcpy(set->snapshots[i].address, set->snapshots[i].pristine, set->snapshots[i].size_bytes);
-	memcpy(set->init_heap, set->init_heap_pristine, set->init_heap_pristine_bytes);
+	roll_back_init_heap(set);
+	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
+		free(next);
 	while (set->keys_len)
 		pthread_key_delete(set->keys[--set->keys_len]);
 }
 
 /* ------------------------------------------------------------------ creation */
+
+char *gotcha_init_heaps;
+size_t gotcha_init_heaps_size_bytes;
+
+/* Address space only, and as much as the process may have. */
+static int reserve_init_heaps(void) {
+	if (gotcha_init_heaps)
+		return 0;
+	for (size_t count = libgotcha_group_limit(); count; count /= 2) {
+		char *memory = mmap(NULL, count * INIT_HEAP_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (memory == MAP_FAILED)
+			continue;
+		madvise(memory, count * INIT_HEAP_SIZE, MADV_NOHUGEPAGE);
+		gotcha_init_heaps = memory;
+		gotcha_init_heaps_size_bytes = count * INIT_HEAP_SIZE;
+		return 0;
+	}
+	return gotcha_fail(ENOMEM, "no address space for what constructors allocate");
+}
+
+static void give_back_init_heap(struct libset *set) {
+	mmap(set->init_heap, INIT_HEAP_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
 
 static int allocate(struct libset **made) {
 	struct libset *set = calloc(1, sizeof *set);
@@ -121,16 +262,21 @@ static int allocate(struct libset **made) {
 		return gotcha_fail(ENOMEM, "no memory for a libset");
 	set->number = libsets_len + 1;
 	size_t table_size = MAX_SLOTS * sizeof *set->table;
-	char *memory = mmap(NULL, table_size + INIT_HEAP_SIZE, PROT_READ | PROT_WRITE,
+	int error = reserve_init_heaps();
+	if (error || set->number * (size_t) INIT_HEAP_SIZE > gotcha_init_heaps_size_bytes) {
+		free(set);
+		return error ? error : gotcha_fail(EAGAIN, "no address space for another libset");
+	}
+	char *memory = mmap(NULL, table_size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (memory == MAP_FAILED) {
 		free(set);
 		return gotcha_fail(errno, "mmap of a libset's table: %s", strerror(errno));
 	}
 	/* sparsely used: a huge page for each would waste most of it */
-	madvise(memory, table_size + INIT_HEAP_SIZE, MADV_NOHUGEPAGE);
+	madvise(memory, table_size, MADV_NOHUGEPAGE);
 	set->table = (void **) memory;
-	set->init_heap = memory + table_size;
+	set->init_heap = gotcha_init_heaps + (set->number - 1) * (size_t) INIT_HEAP_SIZE;
 	*made = set;
 	return 0;
 }
@@ -152,15 +298,82 @@ void gotcha_libset_find_libc(struct libset *set) {
 	set->errno_offset = (intptr_t) errno_location() - (intptr_t) thread_pointer();
 }
 
-/* Lets the engine run constructors on behalf of `set`: what they allocate comes from its heap. */
-static int load(struct libset *set, int (*engine_call)(struct libset *)) {
+/* At the process's end the dynamic linker would run the destructors of all namespaces. Libsets are caches:
+ * what their copies hold is the memory of functions. */
+static void no_destructor(void) {
+}
+
+/* The dynamic linker looks at the entries where they are (elf/dl-fini.c). */
+static int drop_destructors(const struct libset *set, size_t index) {
+	Elf64_Dyn *first = set->copies[index].map->l_ld, *end = first;
+	while (end->d_tag != DT_NULL)
+		end++;
+	const struct object *object = &gotcha_objects[index];
+	uintptr_t from = page_down(first), to = page_up(end);
+	uintptr_t original = (uintptr_t) first - set->copies[index].base + object->base;
+	if (mprotect((void *) from, to - from, PROT_READ | PROT_WRITE))
+		return gotcha_fail(errno, "mprotect of the dynamic section of %s: %s", object->path, strerror(errno));
+	for (Elf64_Dyn *entry = first; entry < end; entry++)
+		if (entry->d_tag == DT_FINI_ARRAYSZ)
+			entry->d_un.d_val = 0;
+		else if (entry->d_tag == DT_FINI)
+			entry->d_un.d_ptr = (uintptr_t) no_destructor - set->copies[index].base;
+	if (original >= object->relro_start && original < object->relro_end)
+		mprotect((void *) from, to - from, PROT_READ);
+	return 0;
+}
+
+static int drop_all_destructors(const struct libset *set, size_t from) {
+	int error = 0;
+	for (size_t i = from; !error && i < set->copies_len; i++)
+		if (set->copies[i].map)
+			error = drop_destructors(set, i);
+	return error;
+}
+
+struct libset *_Atomic gotcha_loading;
+bool gotcha_loading_failed;
+static long loading_tid;
+
+/* The system call itself: the caller may be in a libset, where the C library's functions must not be called. */
+static long kernel_tid(void) {
+	long result;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_gettid) : "rcx", "r11", "memory");
+	return result;
+}
+
+bool gotcha_is_loading_thread(void) {
+	return loading_tid == kernel_tid();
+}
+
+/* What constructors allocate in between comes from the libset's region. Under the lock. */
+static struct libset *loading_begin(struct libset *set) {
 	struct libset *saved = THIS.set;
-	int saved_errno = errno;
 	THIS.set = set;
-	set->loading = true;
-	int error = engine_call(set);
-	set->loading = false;
+	loading_tid = kernel_tid();
+	gotcha_loading_failed = false;
+	gotcha_loading = set;
+	return saved;
+}
+static void loading_end(struct libset *saved) {
+	gotcha_loading = NULL;
 	THIS.set = saved;
+}
+
+/* Lets the engine run constructors on behalf of `set`. */
+static int load(struct libset *set, int (*engine_call)(struct libset *)) {
+	int saved_errno = errno;
+	size_t had = set->copies_len;
+	struct libset *saved = loading_begin(set);
+	set->extended_to = gotcha_objects_len;
+	int error = engine_call(set);
+	if (!error)
+		error = drop_all_destructors(set, had);
+	loading_end(saved);
+	if (!error && gotcha_loading_failed)
+		error = gotcha_fail(ENOMEM, "constructors allocate more than %d MiB", INIT_HEAP_SIZE >> 20);
+	if (error)
+		set->copies_len = had;
 	errno = saved_errno;
 	return error;
 }
@@ -183,13 +396,17 @@ static int create(struct libset **made) {
 		error = snapshot_init_heap(set);
 	if (!error && !libsets_len)
 		error = gotcha_loader_shadow_check(set);
+	if (!error && !libsets_len && on_exit(run_exit_registrations, NULL))
+		error = gotcha_fail(ENOMEM, "no memory to register for the process's end");
 	if (error) {
-		munmap(set->table, MAX_SLOTS * sizeof *set->table + INIT_HEAP_SIZE);
+		munmap(set->table, MAX_SLOTS * sizeof *set->table);
+		give_back_init_heap(set);
+		forget_init_heap(set);
+		free(set->init_heap_snapshots);
 		free(set->snapshots);
 		free(set);
 		return error;
 	}
-	set->keys_len = 0;
 	set->state = LIBSET_TAKEN;
 	libsets[libsets_len] = set;
 	__atomic_store_n(&libsets_len, libsets_len + 1, __ATOMIC_RELEASE);
@@ -201,23 +418,17 @@ static int create(struct libset **made) {
 	return 0;
 }
 
-/* After base has opened libraries: every libset gets its copies of them. */
-int gotcha_libset_extend_all(void) {
-	int error = 0;
-	for (size_t i = 0; i < libsets_len; i++) {
-		struct libset *set = libsets[i];
-		size_t had = set->copies_len;
-		if (had == gotcha_objects_len)
-			continue;
-		error = load(set, gotcha_engine->extend);
-		if (!error && !gotcha_engine->takes_snapshots)
-			error = snapshot_objects(set, had);
-		if (!error)
-			error = snapshot_init_heap(set);
-		if (error)
-			break;
+int gotcha_libset_extend(struct libset *set) {
+	if (set->extended_to == gotcha_objects_len)
+		return 0;
+	size_t had = set->copies_len;
+	int error = load(set, gotcha_engine->extend);
+	if (!error && !gotcha_engine->takes_snapshots)
+		error = snapshot_objects(set, had);
+	if (!error)
+		error = snapshot_init_heap(set);
+	if (!error)
 		gotcha_table_fill(set);
-	}
 	return error;
 }
 
@@ -246,17 +457,19 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 	struct libset *set = gotcha_libset(group);
 	if (!set || set->state == LIBSET_RETIRED)
 		return false;
-	if (set->live_threads) {
-		set->state = LIBSET_RETIRED;
-		if (gotcha_config.trace_libsets)
-			gotcha_trace("libsets", "retired %ld: %d threads live in it", group, set->live_threads);
-		return false;
-	}
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
-	roll_back(set);
+	gotcha_lock();
+	int threads = set->live_threads;
+	if (!threads)
+		roll_back(set);
+	else
+		set->state = LIBSET_RETIRED;
+	gotcha_unlock();
+	if (threads && gotcha_config.trace_libsets)
+		gotcha_trace("libsets", "retired %ld: %d threads live in it", group, threads);
 	gotcha_hosted_leave(&guard);
-	return true;
+	return !threads;
 }
 
 void libgotcha_group_free(libgotcha_group_t group) {
@@ -266,7 +479,7 @@ void libgotcha_group_free(libgotcha_group_t group) {
 }
 
 /* The locale becomes part of the pristine state: set once per change, and kept by roll backs.
- * Context: base or hosted, nothing runs in the libset. */
+ * Context: base or hosted, under the lock; nothing runs in the libset. */
 static void copy_locale(struct libset *set) {
 	unsigned generation = gotcha_locale_generation;
 	char *(*base_setlocale)(int, const char *) = gotcha_base_symbol("setlocale");
@@ -277,27 +490,28 @@ static void copy_locale(struct libset *set) {
 		return;
 	roll_back(set);
 	/* what it allocates is part of the pristine state too */
-	struct libset *saved = THIS.set;
-	THIS.set = set;
-	set->loading = true;
+	struct libset *saved = loading_begin(set);
 	own_setlocale(LC_ALL, name);
-	set->loading = false;
-	THIS.set = saved;
+	loading_end(saved);
 	free(name);
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		memcpy(set->snapshots[i].pristine, set->snapshots[i].address, set->snapshots[i].size_bytes);
-	set->init_heap_pristine_bytes = 0;
+	forget_init_heap(set);
 	if (!snapshot_init_heap(set))
 		set->locale_generation = generation;
 }
 
 void libgotcha_group_prepare(long group) {
 	struct libset *set = gotcha_libset(group);
-	if (unlikely(set->locale_generation != gotcha_locale_generation)) {
+	if (unlikely(set->locale_generation != gotcha_locale_generation || set->extended_to != gotcha_objects_len)) {
 		struct hosted_guard guard;
 		gotcha_hosted_enter(&guard);
 		gotcha_lock();
-		copy_locale(set);
+		if (gotcha_libset_extend(set) && gotcha_config.trace_libsets)
+			gotcha_trace("libsets", "%ld has no copy of a library opened at run time: %s", group, libgotcha_error());
+		/* threads that live in the libset rely on its state: they keep the locale that they have started with */
+		if (set->locale_generation != gotcha_locale_generation && !set->live_threads)
+			copy_locale(set);
 		gotcha_unlock();
 		gotcha_hosted_leave(&guard);
 	}

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { MALLOC, CALLOC, REALLOC, FREE, USABLE_SIZE, MEMALIGN, ALIGNED_ALLOC, POSIX_MEMALIGN, VALLOC, PVALLOC,
 	REALLOCARRAY, MALLOPT, MALLOC_TRIM, MALLOC_STATS, MALLOC_INFO, MALLINFO, MALLINFO2 };
@@ -23,39 +24,39 @@ void (*gotcha_base_free)(void *);
 /* Before each block: its size, in a word of its own. */
 enum { INIT_ALIGNMENT = 16 };
 
-static bool in_init_heap(const struct libset *set, const void *pointer) {
-	return set && (size_t) ((const char *) pointer - set->init_heap) < INIT_HEAP_SIZE;
+static bool in_init_heap(const void *pointer) {
+	return (size_t) ((const char *) pointer - gotcha_init_heaps) < gotcha_init_heaps_size_bytes;
 }
 
 static size_t init_size(const void *pointer) {
 	return ((const size_t *) pointer)[-1];
 }
 
+/* The region is reserved without access, so that it counts as memory of the process only as far as it is used. */
+static int make_accessible(const struct libset *set, size_t end) {
+	uintptr_t from = page_up(set->init_heap + set->init_heap_used_bytes), to = page_up(set->init_heap + end);
+	return from < to ? mprotect((void *) from, to - from, PROT_READ | PROT_WRITE) : 0;
+}
+
 static void *init_allocate(struct libset *set, size_t alignment, size_t size) {
 	if (alignment < INIT_ALIGNMENT)
 		alignment = INIT_ALIGNMENT;
 	size_t start = (set->init_heap_used_bytes + sizeof(size_t) + alignment - 1) & ~(alignment - 1);
-	if (size > INIT_HEAP_SIZE || start + size > INIT_HEAP_SIZE)
+	if (size > INIT_HEAP_SIZE || start + size > INIT_HEAP_SIZE || make_accessible(set, start + size)) {
+		gotcha_loading_failed = true;
 		return NULL;
+	}
 	char *block = set->init_heap + start;
 	((size_t *) block)[-1] = size;
 	set->init_heap_used_bytes = start + size;
 	return block;
 }
 
-/* libstdc++ keeps 72 KiB for exceptions thrown when memory is short; its users never free it, and
- * it need not be copied at each roll back. */
-enum { LARGEST_INIT_BLOCK = 64 << 10 };
-
-static bool from_init_heap(size_t size) {
-	return unlikely(THIS.set && THIS.set->loading) && size < LARGEST_INIT_BLOCK;
-}
-
 /* ------------------------------------------------------------------ wrappers */
 
 static void *heap_malloc(size_t size) {
 	void *block;
-	if (from_init_heap(size) && (block = init_allocate(THIS.set, 0, size)))
+	if (gotcha_is_loading() && (block = init_allocate(THIS.set, 0, size)))
 		return block;
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -70,7 +71,7 @@ static void *heap_calloc(size_t count, size_t size) {
 	void *block;
 	size_t bytes;
 	/* the region is fresh memory: zero */
-	if (!__builtin_mul_overflow(count, size, &bytes) && from_init_heap(bytes) && (block = init_allocate(THIS.set, 0, bytes)))
+	if (!__builtin_mul_overflow(count, size, &bytes) && gotcha_is_loading() && (block = init_allocate(THIS.set, 0, bytes)))
 		return block;
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -82,7 +83,7 @@ static void *heap_calloc(size_t count, size_t size) {
 }
 
 static void heap_free(void *block) {
-	if (in_init_heap(THIS.set, block))
+	if (in_init_heap(block))
 		return;
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -91,7 +92,7 @@ static void heap_free(void *block) {
 }
 
 static void *heap_realloc(void *block, size_t size) {
-	if (in_init_heap(THIS.set, block) || (!block && from_init_heap(size))) {
+	if (in_init_heap(block) || (!block && gotcha_is_loading())) {
 		void *moved = heap_malloc(size);
 		size_t old_size = block ? init_size(block) : 0;
 		if (moved && block)
@@ -115,7 +116,7 @@ static void *heap_reallocarray(void *block, size_t count, size_t size) {
 }
 
 static size_t heap_usable_size(void *block) {
-	if (in_init_heap(THIS.set, block))
+	if (in_init_heap(block))
 		return init_size(block);
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -126,7 +127,7 @@ static size_t heap_usable_size(void *block) {
 
 static void *heap_memalign(size_t alignment, size_t size) {
 	void *block;
-	if (from_init_heap(size) && (block = init_allocate(THIS.set, alignment, size)))
+	if (gotcha_is_loading() && (block = init_allocate(THIS.set, alignment, size)))
 		return block;
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -138,7 +139,7 @@ static void *heap_memalign(size_t alignment, size_t size) {
 }
 
 static int heap_posix_memalign(void **block, size_t alignment, size_t size) {
-	if (from_init_heap(size) && (*block = init_allocate(THIS.set, alignment, size)))
+	if (gotcha_is_loading() && (*block = init_allocate(THIS.set, alignment, size)))
 		return 0;
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -147,8 +148,14 @@ static int heap_posix_memalign(void **block, size_t alignment, size_t size) {
 	return error;
 }
 
-FORWARD_SHARED(valloc, rows[VALLOC].base)
-FORWARD_SHARED(pvalloc, rows[PVALLOC].base)
+static void *heap_valloc(size_t size) {
+	return heap_memalign(PAGE_SIZE, size);
+}
+
+static void *heap_pvalloc(size_t size) {
+	return heap_memalign(PAGE_SIZE, page_up(size));
+}
+
 FORWARD_SHARED(mallopt, rows[MALLOPT].base)
 FORWARD_SHARED(malloc_trim, rows[MALLOC_TRIM].base)
 FORWARD_SHARED(malloc_stats, rows[MALLOC_STATS].base)
@@ -185,8 +192,8 @@ static struct row rows[] = {
 	[MEMALIGN] = { "memalign", heap_memalign },
 	[ALIGNED_ALLOC] = { "aligned_alloc", heap_memalign },
 	[POSIX_MEMALIGN] = { "posix_memalign", heap_posix_memalign },
-	[VALLOC] = { "valloc", shared_valloc },
-	[PVALLOC] = { "pvalloc", shared_pvalloc },
+	[VALLOC] = { "valloc", heap_valloc },
+	[PVALLOC] = { "pvalloc", heap_pvalloc },
 	[REALLOCARRAY] = { "reallocarray", heap_reallocarray },
 	[MALLOPT] = { "mallopt", shared_mallopt },
 	[MALLOC_TRIM] = { "malloc_trim", shared_malloc_trim },

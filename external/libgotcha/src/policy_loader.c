@@ -24,14 +24,16 @@ static struct row rows[];
 
 /* ------------------------------------------------------------------ opening */
 
-/* Context: hosted. */
-static void adopt_new_objects(void) {
+/* The caller's libset gets its copies at once, the others before they run their next functions: constructors
+ * must not run beside a function that is paused with locks of its libset.
+ * Context: hosted. */
+static void adopt_new_objects(struct libset *set) {
 	gotcha_lock();
 	int error = gotcha_objects_refresh();
 	if (gotcha_intercept_objects())
 		gotcha_trace_failure();
-	if (!error)
-		error = gotcha_libset_extend_all();
+	if (!error && set)
+		error = gotcha_libset_extend(set);
 	if (error)
 		gotcha_trace_failure();
 	gotcha_unlock();
@@ -133,7 +135,7 @@ static void *open_and_adopt(uintptr_t caller, const char *file, int mode) {
 	gotcha_hosted_enter(&guard);
 	void *handle = open_for(set, caller, file, mode);
 	if (handle && !(mode & RTLD_NOLOAD) && !opening)
-		adopt_new_objects();
+		adopt_new_objects(set);
 	gotcha_hosted_leave(&guard);
 	return handle;
 }

@@ -8,11 +8,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* base, not preempted: one environment, one option parser, one list of exit handlers per process */
+/* base, not preempted: one environment, one option parser, one log per process */
 #define SHARED_FUNCTIONS(X) \
 	X(getenv) X(secure_getenv) X(setenv) X(unsetenv) X(putenv) X(clearenv) \
 	X(getopt) X(getopt_long) X(getopt_long_only) \
-	X(__cxa_finalize) X(pthread_atfork) X(__register_atfork)
+	X(__cxa_finalize) \
+	X(vsyslog) X(__vsyslog_chk) X(openlog) X(closelog) X(setlogmask)
 /* base on the caller's TCB, not preempted: what walks the list of threads, or never returns */
 #define HOSTED_FUNCTIONS(X) \
 	X(exit) X(quick_exit) X(daemon) X(forkpty) X(setuid) X(setgid) X(seteuid) X(setegid) X(setreuid) X(setregid) \
@@ -23,14 +24,15 @@
 	X(newlocale) X(duplocale) X(freelocale) X(opendir) X(fdopendir) X(closedir) X(tzset) \
 	X(getpwnam) X(getpwuid) X(getpwnam_r) X(getpwuid_r) X(getpwent) X(setpwent) X(endpwent) \
 	X(getgrnam) X(getgrgid) X(getgrnam_r) X(getgrgid_r) X(getgrent) X(setgrent) X(endgrent) X(getgrouplist) \
-	X(iconv_open) X(iconv_close) X(catopen) X(catclose) X(syslog) X(openlog) X(closelog)
-#define EXIT_REGISTRATIONS(X) X(__cxa_atexit) X(on_exit) X(at_quick_exit) X(__cxa_at_quick_exit)
+	X(iconv_open) X(iconv_close) X(catopen) X(catclose)
+#define REGISTRATIONS(X) \
+	X(at_quick_exit) X(__cxa_at_quick_exit) X(pthread_atfork) X(__register_atfork)
 
 enum {
 #define X(name) INDEX_##name,
-	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) EXIT_REGISTRATIONS(X)
+	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) REGISTRATIONS(X)
 #undef X
-	INDEX_setlocale, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
+	INDEX_syslog, INDEX___syslog_chk, INDEX___cxa_atexit, INDEX_on_exit, INDEX_setlocale, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
 	INDEX_execl, INDEX_execlp, INDEX_execle,
 };
 static struct row rows[];
@@ -45,11 +47,25 @@ HOSTED_FUNCTIONS(X)
 DEFERRED_FUNCTIONS(X)
 #undef X
 
-/* A libset is a cache: what its constructors register for the process's end is not to be run. What
- * its functions register later is. */
+/* The variadic ones: on the stack and in floating-point registers there may be arguments as well. */
+static void process_syslog(int priority, const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	shared_vsyslog(priority, (long) format, (long) list, 0, 0, 0);
+	va_end(list);
+}
+static void process_syslog_chk(int priority, int flag, const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	shared___vsyslog_chk(priority, flag, (long) format, (long) list, 0, 0);
+	va_end(list);
+}
+
+/* A libset is a cache: what its constructors register for the process's end, or for forks, is not to be run:
+ * the program's own copies of the libraries have registered it. */
 #define X(name) \
 	static long registering_##name(SIX_PARAMETERS) { \
-		if (THIS.set && THIS.set->loading) \
+		if (gotcha_is_loading()) \
 			return 0; \
 		struct shared_guard guard; \
 		shared_enter(&guard); \
@@ -57,8 +73,23 @@ DEFERRED_FUNCTIONS(X)
 		shared_leave(&guard); \
 		return result; \
 	}
-EXIT_REGISTRATIONS(X)
+REGISTRATIONS(X)
+X(__cxa_atexit)
+X(on_exit)
 #undef X
+
+/* What code of a libset registers later is the libset's: it is run at the process's end, unless the libset is
+ * rolled back before. The executable's code registers for its own statics, which are not. */
+static long process_cxa_atexit(void (*function)(void *, int), void *argument, void *object) {
+	if (THIS.set && !gotcha_is_loading() && gotcha_is_copy(THIS.set, (uintptr_t) object))
+		return gotcha_libset_at_exit(THIS.set, function, argument, false) ? 0 : -1;
+	return registering___cxa_atexit((long) function, (long) argument, (long) object, 0, 0, 0);
+}
+static long process_on_exit(void (*function)(int, void *), void *argument) {
+	if (THIS.set && !gotcha_is_loading() && gotcha_is_copy(THIS.set, (uintptr_t) function))
+		return gotcha_libset_at_exit(THIS.set, (void (*)(void *, int)) (void *) function, argument, true) ? 0 : -1;
+	return registering_on_exit((long) function, (long) argument, 0, 0, 0, 0);
+}
 
 /* A libset starts with the locale that the program has set: libset.c copies it when it has changed. */
 _Atomic unsigned gotcha_locale_generation;
@@ -166,8 +197,12 @@ static struct row rows[] = {
 	DEFERRED_FUNCTIONS(X)
 #undef X
 #define X(name) [INDEX_##name] = { #name, registering_##name },
-	EXIT_REGISTRATIONS(X)
+	REGISTRATIONS(X)
 #undef X
+	[INDEX_syslog] = { "syslog", process_syslog },
+	[INDEX___syslog_chk] = { "__syslog_chk", process_syslog_chk },
+	[INDEX___cxa_atexit] = { "__cxa_atexit", process_cxa_atexit },
+	[INDEX_on_exit] = { "on_exit", process_on_exit },
 	[INDEX_setlocale] = { "setlocale", process_setlocale, true },
 	[INDEX_fork] = { "fork", process_fork },
 	[INDEX__Fork] = { "_Fork", process_fork },

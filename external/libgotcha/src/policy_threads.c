@@ -3,15 +3,24 @@
 #include "internal.h"
 #include "forward.h"
 
+#include <aio.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define HOSTED_FUNCTIONS(X) \
-	X(pthread_join) X(pthread_tryjoin_np) X(pthread_timedjoin_np) X(pthread_clockjoin_np) X(pthread_detach) \
-	X(pthread_cancel) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
-	X(thrd_join) X(thrd_detach)
+	X(pthread_tryjoin_np) X(pthread_detach) X(pthread_cancel) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
+	X(thrd_detach) \
+	AIO_FUNCTIONS(X) X(timer_create) X(timer_delete) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel) \
+	X(gai_suspend)
+/* The C library works on these with threads that it starts and keeps, and counts: they belong to base, which
+ * outlives a roll back. */
+#define AIO_FUNCTIONS(X) \
+	X(aio_read) X(aio_read64) X(aio_write) X(aio_write64) X(aio_fsync) X(aio_fsync64) X(aio_error) X(aio_error64) \
+	X(aio_return) X(aio_return64) X(aio_cancel) X(aio_cancel64) X(lio_listio) X(lio_listio64)
 /* base's own function, as it is: it works on the calling TCB alone, for an instant */
 #define PLAIN_FUNCTIONS(X) X(pthread_getspecific) X(pthread_setspecific) X(tss_get) X(tss_set)
 /* these hand the TCB's tid to the kernel, which knows only kernel threads' */
@@ -25,7 +34,8 @@ enum {
 	HOSTED_FUNCTIONS(X) PLAIN_FUNCTIONS(X) REAL_TID_FUNCTIONS(X)
 #undef X
 	INDEX_pthread_create, INDEX_thrd_create, INDEX_pthread_exit, INDEX_pthread_key_create, INDEX_tss_create,
-	INDEX_pthread_key_delete, INDEX_tss_delete, INDEX_thread_atexit,
+	INDEX_pthread_key_delete, INDEX_tss_delete, INDEX_thread_atexit, INDEX_thrd_exit, INDEX_pthread_join,
+	INDEX_pthread_timedjoin_np, INDEX_pthread_clockjoin_np, INDEX_thrd_join, INDEX_aio_suspend, INDEX_aio_suspend64,
 };
 static struct row rows[];
 
@@ -81,8 +91,22 @@ static void *run_thread(void *closure) {
 /* The count drops when the thread is gone, also by pthread_exit() or a cancellation. */
 static pthread_key_t thread_key;
 
-static void thread_gone(void *set) {
-	((struct libset *) set)->live_threads--;
+/* Other keys' destructors are the libset's code: the count drops in the last round of destructors. The round
+ * is kept in the low bits of the datum. */
+static void thread_gone(void *datum) {
+	uintptr_t round = (uintptr_t) datum % PTHREAD_DESTRUCTOR_ITERATIONS;
+	if (round + 1 < PTHREAD_DESTRUCTOR_ITERATIONS)
+		pthread_setspecific(thread_key, (char *) datum + 1);
+	else
+		((struct libset *) ((uintptr_t) datum - round))->live_threads--;
+}
+
+/* Only the forking thread lives in the child. */
+static void threads_forked(void) {
+	uintptr_t datum = (uintptr_t) pthread_getspecific(thread_key);
+	struct libset *own = (struct libset *) (datum - datum % PTHREAD_DESTRUCTOR_ITERATIONS);
+	for (size_t i = 0; i < gotcha_libsets_len(); i++)
+		gotcha_libset(i + 1)->live_threads = gotcha_libset(i + 1) == own;
 }
 
 static void *start_thread(void *closure) {
@@ -126,25 +150,105 @@ static void threads_exit(void *value) {
 	((void (*)(void *)) rows[INDEX_pthread_exit].base)(value);
 }
 
-/* ------------------------------------------------------------------ keys */
-
-/* Keys that the executable's code made live in its statics, which are not rolled back: only what
- * code inside the libset made is undone. */
-static bool is_libset_code(const struct libset *set, uintptr_t address) {
-	for (size_t i = 0; set && i < set->copies_len; i++)
-		if (set->copies[i].base && address - (set->copies[i].base - gotcha_objects[i].base) - gotcha_objects[i].start
-				< gotcha_objects[i].end - gotcha_objects[i].start)
-			return true;
-	return false;
+static void threads_thrd_exit(int result) {
+	threads_exit((void *) (intptr_t) result);
 }
 
+/* ------------------------------------------------------------------ waiting for threads */
+
+/* The row's wrapper: a function sleeps preemptibly. */
+static int (*sleep_for)(clockid_t, int, const struct timespec *, struct timespec *);
+
+/* Base's own waits cannot be given up halfway: these look, and sleep in between, for longer and longer. */
+static void nap(long *duration_ns) {
+	enum { SHORTEST_NS = 20000, LONGEST_NS = 1000000 };
+	*duration_ns = *duration_ns ? 2 * *duration_ns : SHORTEST_NS;
+	if (*duration_ns > LONGEST_NS)
+		*duration_ns = LONGEST_NS;
+	struct timespec duration = { 0, *duration_ns };
+	sleep_for(CLOCK_MONOTONIC, 0, &duration, NULL);
+}
+
+static bool has_passed(clockid_t clock, const struct timespec *deadline) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	struct timespec now;
+	clock_gettime(clock, &now);
+	shared_leave(&guard);
+	return now.tv_sec > deadline->tv_sec || (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec);
+}
+
+/* `deadline` NULL: none. */
+static int threads_clockjoin(pthread_t thread, void **value, clockid_t clock, const struct timespec *deadline) {
+	if (thread == thread_pointer())
+		return EDEADLK;
+	if (deadline && (deadline->tv_nsec < 0 || deadline->tv_nsec >= 1000000000))
+		return EINVAL;
+	for (long duration_ns = 0;; nap(&duration_ns)) {
+		int error = hosted_pthread_tryjoin_np((long) thread, (long) value, 0, 0, 0, 0);
+		if (error != EBUSY)
+			return error;
+		if (deadline && has_passed(clock, deadline))
+			return ETIMEDOUT;
+	}
+}
+static int threads_join(pthread_t thread, void **value) {
+	return threads_clockjoin(thread, value, CLOCK_MONOTONIC, NULL);
+}
+static int threads_timedjoin(pthread_t thread, void **value, const struct timespec *deadline) {
+	return threads_clockjoin(thread, value, CLOCK_REALTIME, deadline);
+}
+static int threads_thrd_join(pthread_t thread, int *result) {
+	void *value;
+	int error = threads_join(thread, &value);
+	if (!error && result)
+		*result = (intptr_t) value;
+	return error ? 2 /* thrd_error */ : 0;
+}
+
+static bool is_one_done(const struct aiocb *const list[], int length) {
+	bool is_waiting = false;
+	for (int i = 0; i < length; i++) {
+		if (!list[i])
+			continue;
+		is_waiting = true;
+		if (((int (*)(const struct aiocb *)) rows[INDEX_aio_error].base)(list[i]) != EINPROGRESS)
+			return true;
+	}
+	return !is_waiting;
+}
+
+static int threads_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout) {
+	uint64_t program_signals = THIS.program_signals;
+	struct timespec deadline;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	shared_leave(&guard);
+	if (timeout) {
+		deadline.tv_nsec += timeout->tv_nsec;
+		deadline.tv_sec += timeout->tv_sec + deadline.tv_nsec / 1000000000;
+		deadline.tv_nsec %= 1000000000;
+	}
+	int error = 0;
+	for (long duration_ns = 0; !error && !is_one_done(list, length); nap(&duration_ns))
+		error = THIS.program_signals != program_signals ? EINTR : timeout && has_passed(CLOCK_MONOTONIC, &deadline) ? EAGAIN : 0;
+	if (error)
+		*(THIS.set ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
+	return error ? -1 : 0;
+}
+
+/* ------------------------------------------------------------------ keys */
+
+/* Keys that the executable's code made live in its statics, which are not rolled back: only what code
+ * inside the libset made is undone. What its constructors made is part of its pristine state. */
 static int threads_key_create(pthread_key_t *key, void (*destructor)(void *)) {
 	uintptr_t caller = (uintptr_t) __builtin_return_address(0);
 	struct shared_guard guard;
 	shared_enter(&guard);
 	int error = ((int (*)(pthread_key_t *, void (*)(void *))) rows[INDEX_pthread_key_create].base)(key, destructor);
 	struct libset *set = THIS.set;
-	if (!error && is_libset_code(set, caller) && set->keys_len < lengthof(set->keys))
+	if (!error && !gotcha_is_loading() && gotcha_is_copy(set, caller) && set->keys_len < lengthof(set->keys))
 		set->keys[set->keys_len++] = *key;
 	shared_leave(&guard);
 	return error;
@@ -152,8 +256,12 @@ static int threads_key_create(pthread_key_t *key, void (*destructor)(void *)) {
 
 int gotcha_threads_init(void) {
 	gotcha_base_thread_atexit = rows[INDEX_thread_atexit].base;
+	const struct row *sleeping = gotcha_policy_find(gotcha_base_symbol("clock_nanosleep"));
+	*(void **) &sleep_for = sleeping ? sleeping->wrapper : gotcha_base_symbol("clock_nanosleep");
 	int error = pthread_key_create(&thread_key, thread_gone);
-	return error ? gotcha_fail(error, "pthread_key_create: no key left") : 0;
+	if (!error)
+		error = pthread_atfork(NULL, NULL, threads_forked);
+	return error ? gotcha_fail(error, "no key or no memory to follow threads") : 0;
 }
 
 static struct row rows[] = {
@@ -173,6 +281,13 @@ static struct row rows[] = {
 	[INDEX_tss_create] = { "tss_create", threads_key_create },
 	[INDEX_pthread_key_delete] = { "pthread_key_delete", hosted_pthread_key_delete },
 	[INDEX_tss_delete] = { "tss_delete", hosted_tss_delete },
+	[INDEX_thrd_exit] = { "thrd_exit", threads_thrd_exit },
+	[INDEX_pthread_join] = { "pthread_join", threads_join },
+	[INDEX_pthread_timedjoin_np] = { "pthread_timedjoin_np", threads_timedjoin },
+	[INDEX_pthread_clockjoin_np] = { "pthread_clockjoin_np", threads_clockjoin },
+	[INDEX_thrd_join] = { "thrd_join", threads_thrd_join },
+	[INDEX_aio_suspend] = { "aio_suspend", threads_aio_suspend },
+	[INDEX_aio_suspend64] = { "aio_suspend64", threads_aio_suspend },
 	[INDEX_thread_atexit] = { "__cxa_thread_atexit_impl", gotcha_thread_atexit },
 };
 struct rows gotcha_rows_threads = { rows, lengthof(rows) };
