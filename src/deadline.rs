@@ -45,12 +45,15 @@ pub(crate) fn deadline_after(now_ns: u64, budget_us: u64) -> u64 {
 /// A deadline less than this far away is not anticipated: the timer is programmed for the deadline itself.
 /// Otherwise the time it takes to program it would eat the slice, and the function make no progress.
 const SHORTEST_ANTICIPATED_NS: u64 = 200_000;
+/// A timer that should have expired this long ago has: its signal was lost, or is blocked for long.
+const LONGEST_DELAY_NS: u64 = 100_000;
 /// No interrupt takes longer than this to arrive, unless the machine was busy with something else.
 const LONGEST_LEAD_NS: i64 = 50_000;
 
 /// One kernel thread's timer. Used by that thread only, its signal handler included.
 pub(crate) struct Alarm {
-    timer: Timer,
+    /// None: there is none to be had, and functions run unpreempted.
+    timer: Option<Timer>,
     /// When it is going to expire; NEVER: not armed.
     armed_ns: AtomicU64,
     /// How long before a deadline to let it expire: a low quantile of the latency seen, so that a
@@ -61,18 +64,23 @@ pub(crate) struct Alarm {
 impl Alarm {
     pub(crate) fn new(signal: Signal, tid: i32, cookie: usize) -> Result<Self, Errno> {
         let timer = Timer::new(Clock::Monotonic, signal, tid, cookie)?;
-        Ok(Alarm { timer, armed_ns: AtomicU64::new(NEVER), lead_ns: AtomicI64::new(0) })
+        Ok(Alarm { timer: Some(timer), armed_ns: AtomicU64::new(NEVER), lead_ns: AtomicI64::new(0) })
     }
 
-    /// After a fork the child has no timers: gives up the parent's.
-    pub(crate) fn forget(self) {
-        self.timer.forget();
+    /// After a fork the child has no timers: gives up the parent's, and takes a new one if it can.
+    pub(crate) fn renew(&mut self, signal: Signal, tid: i32, cookie: usize) {
+        if let Some(timer) = self.timer.take() {
+            timer.forget();
+        }
+        self.armed_ns.store(NEVER, Relaxed);
+        self.timer = Timer::new(Clock::Monotonic, signal, tid, cookie).ok();
     }
 
-    /// Is it going to expire in time for `deadline_ns`?
+    /// Is it going to expire in time for `deadline_ns`? What should have expired and has not is not trusted.
     #[inline]
-    pub(crate) fn covers(&self, deadline_ns: u64) -> bool {
-        self.armed_ns.load(Relaxed) <= deadline_ns
+    pub(crate) fn covers(&self, now_ns: u64, deadline_ns: u64) -> bool {
+        let armed_ns = self.armed_ns.load(Relaxed);
+        deadline_ns == NEVER || (armed_ns <= deadline_ns && now_ns < armed_ns.saturating_add(LONGEST_DELAY_NS))
     }
 
     /// Arms it for `deadline_ns`; NEVER leaves it as it is.
@@ -84,8 +92,10 @@ impl Alarm {
         let delay_ns = deadline_ns.saturating_sub(now_ns);
         let lead_ns = self.lead_ns.load(Relaxed) as u64;
         let early_ns = if delay_ns < SHORTEST_ANTICIPATED_NS { 0 } else { lead_ns.min(delay_ns / 4) };
-        // A timer of this thread on CLOCK_MONOTONIC cannot fail to arm.
-        let _ = self.timer.arm_in((delay_ns - early_ns).max(1));
+        if let Some(timer) = &self.timer {
+            // A timer of this thread on CLOCK_MONOTONIC cannot fail to arm.
+            let _ = timer.arm_in((delay_ns - early_ns).max(1));
+        }
     }
 
     /// It has expired, at `now_ns`: notes how late, and that it is not armed.
@@ -97,11 +107,10 @@ impl Alarm {
         self.armed_ns.store(NEVER, Relaxed);
         // Stochastic approximation of a quantile: many small steps up when late, a larger one down when
         // early, so that about one in eight comes early and has to wait.
-        let late_ns = now_ns as i64 - armed_ns as i64;
         let lead_ns = self.lead_ns.load(Relaxed);
-        let step_ns = match late_ns {
-            late_ns if late_ns <= 0 => -400,
-            late_ns if late_ns > lead_ns => 100,
+        let step_ns = match now_ns.saturating_sub(armed_ns) {
+            0 => -400,
+            late_ns if late_ns > lead_ns as u64 => 100,
             _ => 50,
         };
         self.lead_ns.store((lead_ns + step_ns).clamp(0, LONGEST_LEAD_NS), Relaxed);

@@ -8,11 +8,12 @@
 use crate::deadline;
 use crate::error::Error;
 use crate::task::{self, Stop, Task};
-use crate::thread::{HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
+use crate::thread::{self, HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
 use gotcha::libgotcha_callbacks;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use libsignal::{Action, Disposition, Flags, SignalSet};
 use libtimetravel::raw::{self, Gate, Return};
+use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Tells the layer below which signal is ours; before it looks at the program's dispositions.
@@ -39,7 +40,8 @@ pub(crate) fn set_callbacks() {
         signal_unblocked: Some(release_held),
         landing: Some(landing),
         leave_function: Some(end_function),
-        is_own_signal: Some(is_own_signal),
+        take_own_signal: Some(take_own_signal),
+        postpone: Some(postpone),
         fault: Some(report_overflow),
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.
@@ -78,7 +80,7 @@ fn gate() -> *mut Gate {
 
 /// Lets the function that has just been entered be preempted.
 pub(crate) fn open() {
-    undefer();
+    undefer_once();
 }
 
 /// From here on the function that ends is not preempted, whatever it left deferred.
@@ -97,15 +99,29 @@ pub(crate) fn close() {
 pub(crate) fn defer() {
     // SAFETY: the state of the current TCB is always there. Volatile: a handler reads it.
     unsafe {
-        let defer = &raw mut (*gotcha::this()).defer;
+        let state = gotcha::this();
+        let defer = &raw mut (*state).defer;
         defer.write_volatile(defer.read_volatile() + 1);
+        (*state).sections += 1;
     }
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
 }
 
-/// Ends the innermost [`defer`], and makes up for a preemption that it put off.
+/// Ends the innermost [`defer`], and makes up for a preemption that it put off. Without one it does nothing.
 #[inline]
 pub(crate) fn undefer() {
+    // SAFETY: as in defer.
+    unsafe {
+        let sections = &raw mut (*gotcha::this()).sections;
+        if *sections != 0 {
+            *sections -= 1;
+            undefer_once();
+        }
+    }
+}
+
+#[inline]
+fn undefer_once() {
     std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
     // SAFETY: as in defer.
     unsafe {
@@ -158,7 +174,7 @@ unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
         return true;
     }
     let look_at_ns = if is_over { now_ns + RETRY_NS } else { deadline_ns };
-    if !alarm.covers(look_at_ns) {
+    if !alarm.covers(now_ns, look_at_ns) {
         alarm.arm(now_ns, look_at_ns);
     }
     false
@@ -224,6 +240,30 @@ unsafe fn judge(thread: *mut Thread, uc: *const ucontext_t, now_ns: u64) -> Verd
     Verdict::Preempt
 }
 
+/// Whose is a preemption signal?
+enum Origin {
+    /// This kernel thread's alarm.
+    Alarm,
+    /// An alarm that is gone: a kernel thread that ends has given it up.
+    FormerAlarm,
+    Program,
+}
+
+unsafe fn origin(info: *const siginfo_t, thread: *const Thread) -> Origin {
+    // SAFETY: the kernel has filled the structure; with SI_TIMER it has a value.
+    let cookie = unsafe {
+        if (*info).si_code != libc::SI_TIMER {
+            return Origin::Program;
+        }
+        (*info).si_value().sival_ptr as usize
+    };
+    match cookie {
+        cookie if !thread::is_cookie(cookie) => Origin::Program,
+        cookie if !thread.is_null() && cookie == thread::cookie(thread) => Origin::Alarm,
+        _ => Origin::FormerAlarm,
+    }
+}
+
 /// The handler of the preemption signal.
 ///
 /// Context: any stack, TCB and libset; allocates nothing, takes no lock, calls nothing that is
@@ -242,16 +282,18 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         // Read only now: before, a nested signal might have moved this function to another kernel thread.
         let thread = Thread::current();
         let mut resumed = false;
-        if thread.is_null() || !libsignal::is_timer_expiry(&*info, thread as usize) {
-            on_foreign_signal(signal, info, uc, thread);
-        } else {
-            (*state).own_signals += 1;
-            let now_ns = deadline::now_ns();
-            (*thread).alarm().expired(now_ns);
-            if deferred {
-                note_expiry(thread, now_ns);
-            } else {
-                resumed = on_expiry(thread, uc, now_ns);
+        match origin(info, thread) {
+            Origin::Program => on_foreign_signal(signal, info, uc, thread),
+            Origin::FormerAlarm => (*state).own_signals += 1,
+            Origin::Alarm => {
+                (*state).own_signals += 1;
+                let now_ns = deadline::now_ns();
+                (*thread).alarm().expired(now_ns);
+                if deferred {
+                    note_expiry(thread, now_ns);
+                } else {
+                    resumed = on_expiry(thread, uc, now_ns);
+                }
             }
         }
         if !deferred {
@@ -369,14 +411,32 @@ unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut uconte
             let blocked = SignalSet::single(PREEMPTION_SIGNAL);
             libsignal::block(&blocked);
             (*thread).mask_is_blocked.store(true, Relaxed);
-            let _ = libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &*info);
+            requeue(&*info);
         } else {
+            // Another one may arrive in this handler.
+            let saved = libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
             let held = &mut *(*thread).held.get();
             // Ordinary signals of one number do not queue: more than a few need not be kept.
             if held.len() < HELD_SIGNALS {
                 held.push(*info);
             }
+            libsignal::set_thread_mask(&saved);
         }
+    }
+}
+
+/// Makes a signal of the program pending again, which another thread may be waiting for unless it was sent to
+/// this one.
+///
+/// Context: the signal is blocked.
+unsafe fn requeue(info: &siginfo_t) {
+    // SAFETY: the signal is as it has arrived. It cannot fail: what has just been taken leaves room.
+    unsafe {
+        let _ = if info.si_code == libc::SI_TKILL {
+            libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, info)
+        } else {
+            libsignal::requeue_to_process(PREEMPTION_SIGNAL, info)
+        };
     }
 }
 
@@ -392,7 +452,7 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
         let signal = SignalSet::single(PREEMPTION_SIGNAL);
         libsignal::block(&signal);
         for info in (*(*thread).held.get()).drain(..) {
-            let _ = libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &info);
+            requeue(&info);
         }
         if (*thread).current.load(Relaxed).is_null() && (*gotcha::this()).signal_blocked != 0 {
             (*thread).mask_is_blocked.store(true, Relaxed);
@@ -405,16 +465,51 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
 
 // ---------------------------------------------------------------------------------- callbacks
 
-unsafe extern "C" fn is_own_signal(info: *const siginfo_t) -> bool {
+/// The program waited for the preemption signal, and got this one. If it is ours, it is taken as in the handler.
+///
+/// Context: any TCB, preemption deferred, the signal blocked.
+unsafe extern "C" fn take_own_signal(info: *const siginfo_t) -> bool {
     let thread = Thread::current();
-    // SAFETY: the caller passes a siginfo_t that the kernel filled.
-    !thread.is_null() && unsafe { libsignal::is_timer_expiry(&*info, thread as usize) }
+    // SAFETY: the caller passes a siginfo_t that the kernel filled; the thread is this one.
+    unsafe {
+        match origin(info, thread) {
+            Origin::Program => return false,
+            Origin::FormerAlarm => {}
+            Origin::Alarm => {
+                let now_ns = deadline::now_ns();
+                (*thread).alarm().expired(now_ns);
+                note_expiry(thread, now_ns);
+            }
+        }
+    }
+    true
 }
 
-/// The program has changed this kernel thread's mask, outside functions.
+/// A preemption has become due, in a frame that cannot be stopped in: the timer finds a better one.
+///
+/// Context: a function's TCB, preemption deferred.
+unsafe extern "C" fn postpone() {
+    let thread = Thread::current();
+    let now_ns = deadline::now_ns();
+    // SAFETY: a function's TCB names the kernel thread that runs it.
+    let (alarm, deadline_ns) = unsafe { ((*thread).alarm(), (*thread).deadline_ns.load(Relaxed)) };
+    let look_at_ns = deadline_ns.max(now_ns + RETRY_NS);
+    if !alarm.covers(now_ns, look_at_ns) {
+        alarm.arm(now_ns, look_at_ns);
+    }
+}
+
+/// Is this a handler of the program?
+pub(crate) fn in_handler() -> bool {
+    // SAFETY: the state of the current TCB is always there.
+    unsafe { (*gotcha::this()).handlers != 0 }
+}
+
+/// The program has changed this kernel thread's mask, outside functions. What a handler changes ends with it.
 unsafe extern "C" fn note_mask(kernel_mask: u64) {
     let thread = Thread::current();
-    if !thread.is_null() {
+    // SAFETY: this kernel thread's record.
+    if !thread.is_null() && !in_handler() && unsafe { (*thread).current.load(Relaxed) }.is_null() {
         let mut mask = SignalSet::from_bits(kernel_mask);
         let blocked = mask.contains(PREEMPTION_SIGNAL);
         mask.remove(PREEMPTION_SIGNAL);
@@ -436,6 +531,10 @@ unsafe extern "C" fn landing(sp: usize, thread_pointer: *mut usize) -> gotcha::l
     unsafe {
         let task = if thread.is_null() { std::ptr::null_mut() } else { (*thread).current.load(Relaxed) };
         if task.is_null() {
+            if !thread.is_null() {
+                // siglongjmp() sets the mask, and longjmp() out of a handler leaves the handler's.
+                (*thread).mask_is_unknown.store(true, Relaxed);
+            }
             return gotcha::LIBGOTCHA_LANDS_OUTSIDE;
         }
         let leaves = !Task::holds(task, sp) && (Task::holds_around(task, sp) || Thread::holds(thread, sp));
@@ -485,8 +584,7 @@ unsafe extern "C" fn in_fork_child() {
     }
     // SAFETY: this kernel thread's record, on its own TCB.
     unsafe {
-        // Without a timer functions run unpreempted; there is nobody to tell.
-        let _ = (*thread).make_alarm();
+        Thread::renew_alarm(thread);
         let deadline_ns = (*thread).deadline_ns.load(Relaxed);
         (*thread).alarm().arm(deadline::now_ns(), deadline_ns);
     }
@@ -509,13 +607,20 @@ unsafe extern "C" fn report_overflow(_signal: c_int, info: *mut siginfo_t, _cont
         gotcha::libgotcha_enter();
         let mut symbol: libc::Dl_info = std::mem::zeroed();
         let known = libc::dladdr(overflow.function as *const c_void, &mut symbol) != 0 && !symbol.dli_sname.is_null();
-        let name =
-            if known { std::ffi::CStr::from_ptr(symbol.dli_sname).to_string_lossy() } else { "a function".into() };
-        eprintln!(
-            "inger: stack overflow in a preemptible function: {name} ({:#x}), whose stack has {} KiB",
+        let name = if known { std::ffi::CStr::from_ptr(symbol.dli_sname).to_str() } else { Ok("a function") };
+        let mut line = [0u8; 512];
+        let mut rest = &mut line[..];
+        // What does not fit is left out.
+        let _ = writeln!(
+            rest,
+            "inger: stack overflow in a preemptible function: {} ({:#x}), whose stack has {} KiB",
+            name.unwrap_or("a function"),
             overflow.function,
             overflow.size_bytes / 1024
         );
+        let rest_len = rest.len();
+        let length = line.len() - rest_len;
+        libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), length);
         libc::abort()
     }
 }

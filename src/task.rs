@@ -20,7 +20,8 @@ use std::ffi::{c_long, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{
     AtomicBool, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    compiler_fence,
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -63,13 +64,15 @@ pub(crate) struct Task {
     /// The signal mask of its launcher, if that is a function with a mask of its own.
     launcher_own_mask: Option<SignalSet>,
     parent: *mut Task,
+    /// Its launcher must not be stopped: deadlines further out wait until the launcher is left.
+    is_barrier: bool,
     innermost: *mut Task,
     pub(crate) state: State,
     /// Its own, absolute.
     deadline_ns: u64,
     /// The earliest of its own and those of the functions around it.
     effective_ns: u64,
-    /// When it stopped: the clocks of the functions inside it stand still until it goes on.
+    /// When it stopped with others inside it: the clocks of the functions inside it stand still until it goes on.
     stopped_ns: u64,
     function: Option<Function>,
     argument: *mut c_void,
@@ -152,6 +155,7 @@ impl Task {
             host: null_mut(),
             launcher_own_mask: None,
             parent: null_mut(),
+            is_barrier: false,
             innermost: null_mut(),
             state: State::Idle,
             deadline_ns: NEVER,
@@ -313,7 +317,12 @@ impl Task {
             let fresh = (*task).state == State::Prepared;
             (*task).host = &mut host;
             (*task).parent = (*thread).current.load(Relaxed);
-            (*task).launcher_own_mask = Task::has_own_mask((*task).parent).then(libsignal::thread_mask);
+            (*task).is_barrier = Task::is_launched_unstoppably((*task).parent);
+            if (*task).parent.is_null() && (*thread).mask_is_unknown.load(Relaxed) {
+                Task::learn_mask(thread);
+            }
+            let own_mask = preempt::in_handler() || Task::has_own_mask((*task).parent);
+            (*task).launcher_own_mask = own_mask.then(libsignal::thread_mask);
             (*task).state = State::Running;
             Task::adopt(task, thread);
             Task::set_deadlines(task, thread, budget_us);
@@ -337,6 +346,33 @@ impl Task {
         }
     }
 
+    /// Is this a launch from code on top of a running function that cannot be stopped with it? That is code on
+    /// another TCB, such as a handler of the program, an exit handler or a constructor; or the function's own
+    /// where it has deferred its preemption by more than our bracket.
+    unsafe fn is_launched_unstoppably(parent: *mut Task) -> bool {
+        let state = gotcha::this();
+        // SAFETY: run's contract: a parent is running on this kernel thread.
+        !parent.is_null() && unsafe { state != (*parent).tls || (*state).defer != 1 }
+    }
+
+    /// Asks the kernel for the thread's mask; what a handler of the program sees is not for long.
+    unsafe fn learn_mask(thread: *mut Thread) {
+        let mut mask = libsignal::thread_mask();
+        // SAFETY: run's contract.
+        unsafe {
+            (*thread).mask_is_blocked.store(mask.contains(PREEMPTION_SIGNAL), Relaxed);
+            mask.remove(PREEMPTION_SIGNAL);
+            (*thread).mask.store(mask.bits(), Relaxed);
+            (*thread).mask_is_unknown.store(preempt::in_handler(), Relaxed);
+        }
+    }
+
+    /// The function around the task whose deadline stops the task too.
+    unsafe fn stopper(task: *mut Task) -> *mut Task {
+        // SAFETY: the callers': the task's chain is this thread's.
+        unsafe { if (*task).is_barrier { null_mut() } else { (*task).parent } }
+    }
+
     /// The kernel thread takes over the task and those inside it.
     unsafe fn adopt(task: *mut Task, thread: *mut Thread) {
         // SAFETY: run's contract: the whole chain is stopped, and ours.
@@ -352,6 +388,8 @@ impl Task {
                 }
                 inner = (*inner).parent;
             }
+            // A handler that finds the functions current finds them owned...
+            compiler_fence(SeqCst);
             (*thread).current.store((*task).innermost, Relaxed);
             if (*thread).mask_is_blocked.swap(false, Relaxed) {
                 // From here on what arrives is held.
@@ -363,12 +401,22 @@ impl Task {
     unsafe fn set_deadlines(task: *mut Task, thread: *mut Thread, budget_us: u64) {
         // SAFETY: run's contract.
         unsafe {
+            let innermost = (*task).innermost;
+            let stopper = Task::stopper(task);
+            let is_unlimited = budget_us == u64::MAX && (stopper.is_null() || (*stopper).effective_ns == NEVER);
+            if is_unlimited && innermost == task {
+                (*task).deadline_ns = NEVER;
+                (*task).effective_ns = NEVER;
+                (*thread).deadline_ns.store(NEVER, Relaxed);
+                return;
+            }
             let now_ns = deadline::now_ns();
             Task::settle(task, now_ns, budget_us);
-            let innermost = (*task).innermost;
             (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
+            // ...and one that comes after the look at the timer finds the deadline.
+            compiler_fence(SeqCst);
             let alarm = (*thread).alarm();
-            if !alarm.covers((*innermost).effective_ns) {
+            if !alarm.covers(now_ns, (*innermost).effective_ns) {
                 alarm.arm(now_ns, (*innermost).effective_ns);
                 // Arming can take longer than a short slice: it is not the function's time.
                 Task::settle(task, deadline::now_ns(), budget_us);
@@ -396,7 +444,8 @@ impl Task {
                     (*inner).deadline_ns = (*inner).deadline_ns.saturating_add(paused_ns);
                 }
             }
-            let outer_ns = if (*inner).parent.is_null() { NEVER } else { (*(*inner).parent).effective_ns };
+            let stopper = Task::stopper(inner);
+            let outer_ns = if stopper.is_null() { NEVER } else { (*stopper).effective_ns };
             (*inner).effective_ns = (*inner).deadline_ns.min(outer_ns);
         }
     }
@@ -423,7 +472,8 @@ impl Task {
         }
     }
 
-    /// The outermost function of the chain whose deadline has passed, else the innermost.
+    /// The outermost function of the chain whose deadline has passed, else the innermost. Those beyond a launch
+    /// that cannot be stopped have to wait.
     ///
     /// # Safety
     ///
@@ -438,7 +488,7 @@ impl Task {
                 if (*task).deadline_ns <= now_ns {
                     outermost = task;
                 }
-                task = (*task).parent;
+                task = Task::stopper(task);
             }
             outermost
         }
@@ -453,10 +503,14 @@ impl Task {
     /// `thread` is this kernel thread, and `task` is running on it.
     pub(crate) unsafe fn stop_expired(task: *mut Task, thread: *mut Thread, now_ns: u64) {
         // SAFETY: the caller's promise: the chain is this thread's.
-        unsafe { Task::stop(task, (*thread).current.load(Relaxed), now_ns, Stop::Preempted) };
+        unsafe {
+            (*task).stopped_ns = now_ns;
+            Task::stop(task, (*thread).current.load(Relaxed), Stop::Preempted);
+        }
     }
 
-    /// Stops the innermost function; returns when it is resumed.
+    /// Stops the innermost function; returns when it is resumed. In a handler of the program, whose frame belongs
+    /// to the kernel thread, a function does not pause.
     ///
     /// Context: a function's stack and TCB, bracketed.
     ///
@@ -468,7 +522,14 @@ impl Task {
         // SAFETY: the caller's promise.
         unsafe {
             let task = (*thread).current.load(Relaxed);
-            Task::without_own_mask(task, thread, || Task::stop(task, task, deadline::now_ns(), reason));
+            if preempt::in_handler() {
+                if reason == Stop::Paused {
+                    return;
+                }
+                // The mask is the handler's.
+                (*(*task).tls).mask_changed = 1;
+            }
+            Task::without_own_mask(task, thread, || Task::stop(task, task, reason));
         }
     }
 
@@ -500,11 +561,10 @@ impl Task {
         }
     }
 
-    unsafe fn stop(task: *mut Task, innermost: *mut Task, now_ns: u64, reason: Stop) {
+    unsafe fn stop(task: *mut Task, innermost: *mut Task, reason: Stop) {
         // SAFETY: stop_expired and stop_current pass a chain of this thread; its host waits in run.
         unsafe {
             (*task).innermost = innermost;
-            (*task).stopped_ns = now_ns;
             (*task).context.thread_pointer = raw::thread_pointer();
             raw::leave(&mut (*task).context, (*task).host, reason as usize);
         }

@@ -2,12 +2,13 @@
 
 use crate::deadline::{Alarm, NEVER};
 use crate::error::{ErrnoGuard, Error};
+use crate::preempt;
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst, compiler_fence};
 
 /// The signal that preempts.
 pub(crate) const PREEMPTION_SIGNAL: Signal = Signal::ALRM;
@@ -26,12 +27,27 @@ pub(crate) struct Thread {
     pub(crate) deadline_ns: AtomicU64,
     /// Its signal mask outside functions, as the kernel has it.
     pub(crate) mask: AtomicU64,
+    /// `mask` may have changed behind our back, or was asked for in a handler of the program.
+    pub(crate) mask_is_unknown: AtomicBool,
     /// The preemption signal is blocked in the kernel: the program has it blocked, and one is pending.
     pub(crate) mask_is_blocked: AtomicBool,
     alarm: UnsafeCell<Option<Alarm>>,
     pub(crate) held: UnsafeCell<Vec<libc::siginfo_t>>,
-    /// Memory of the alternate signal stack, if it is ours.
-    alternate_stack: Option<Vec<u8>>,
+    /// Its alternate signal stack, if that is ours.
+    _alternate_stack: Option<AlternateStack>,
+}
+
+/// Marks what our timers' signals carry: no address begins with these 16 bits.
+const COOKIE_MARK: usize = 0x1e6e;
+
+/// What the signals of a kernel thread's timer carry.
+pub(crate) fn cookie(thread: *const Thread) -> usize {
+    COOKIE_MARK << 48 | thread as usize
+}
+
+/// Is it what some timer of ours carries, also of a kernel thread that has given its up?
+pub(crate) fn is_cookie(value: usize) -> bool {
+    value >> 48 == COOKIE_MARK
 }
 
 impl Thread {
@@ -56,11 +72,7 @@ impl Thread {
     fn make() -> Result<*mut Thread, Error> {
         let _errno = ErrnoGuard::new();
         let key = *exit_key()?;
-        let alternate_stack = provide_alternate_stack()?;
-        // The kernel's mask stays open for the preemption signal from here on; that the program had
-        // blocked it is remembered, and what arrives is held.
-        let mask = libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
-        let blocked = mask.contains(PREEMPTION_SIGNAL);
+        let mask = libsignal::thread_mask();
         let mut open = mask;
         open.remove(PREEMPTION_SIGNAL);
         let thread = Box::into_raw(Box::new(Thread {
@@ -68,23 +80,42 @@ impl Thread {
             current: AtomicPtr::new(null_mut()),
             deadline_ns: AtomicU64::new(NEVER),
             mask: AtomicU64::new(open.bits()),
+            mask_is_unknown: AtomicBool::new(preempt::in_handler()),
             mask_is_blocked: AtomicBool::new(false),
             alarm: UnsafeCell::new(None),
             held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
-            alternate_stack,
+            _alternate_stack: AlternateStack::provide()?,
         }));
         // SAFETY: just made, and nobody else has it yet.
-        unsafe {
-            if let Err(errno) = (*thread).make_alarm() {
-                drop(Box::from_raw(thread));
-                return Err(Error::Os { operation: "timer_create", errno: errno.0 });
-            }
-            let state = gotcha::this();
-            (*state).signal_blocked = blocked.into();
-            (*state).owner = thread.cast();
-            libc::pthread_setspecific(key, thread.cast());
+        if let Err(error) = unsafe { Thread::set_up(thread, key) } {
+            // SAFETY: as before; and it was not handed out.
+            drop(unsafe { Box::from_raw(thread) });
+            return Err(error);
         }
+        // SAFETY: the state of the current TCB, this kernel thread's own.
+        unsafe {
+            let state = gotcha::this();
+            (*state).signal_blocked = mask.contains(PREEMPTION_SIGNAL).into();
+            (&raw mut (*state).owner).write_volatile(thread.cast());
+        }
+        // The kernel's mask stays open for the preemption signal from here on; that the program has
+        // blocked it is remembered, and what arrives is held.
+        libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
         Ok(thread)
+    }
+
+    /// What can fail; nothing is left behind if it does.
+    unsafe fn set_up(thread: *mut Thread, key: libc::pthread_key_t) -> Result<(), Error> {
+        // SAFETY: make()'s: the thread is valid, and nobody else's.
+        unsafe {
+            let alarm = Alarm::new(PREEMPTION_SIGNAL, libsignal::gettid(), cookie(thread))
+                .map_err(|errno| Error::Os { operation: "timer_create", errno: errno.0 })?;
+            *(*thread).alarm.get() = Some(alarm);
+            match libc::pthread_setspecific(key, thread.cast()) {
+                0 => Ok(()),
+                errno => Err(Error::Os { operation: "pthread_setspecific", errno }),
+            }
+        }
     }
 
     /// Is `address` on the kernel thread's own stack?
@@ -109,35 +140,37 @@ impl Thread {
         (bottom as usize..bottom as usize + size_bytes).contains(&address)
     }
 
-    /// Gives it a timer, for the kernel thread that calls.
-    pub(crate) fn make_alarm(&self) -> Result<(), libsignal::Errno> {
-        let alarm = Alarm::new(PREEMPTION_SIGNAL, libsignal::gettid(), self as *const Thread as usize)?;
-        // SAFETY: only this kernel thread uses it, and no handler runs on its behalf before it exists.
-        let old = unsafe { (*self.alarm.get()).replace(alarm) };
-        if let Some(old) = old {
-            old.forget();
-        }
-        Ok(())
+    /// In the child of a fork, on the kernel thread's own TCB: it has no timer, and another tid.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and no handler uses its alarm meanwhile.
+    pub(crate) unsafe fn renew_alarm(thread: *mut Thread) {
+        // SAFETY: the caller's promise; set by make().
+        let alarm = unsafe { (*(*thread).alarm.get()).as_mut().unwrap_unchecked() };
+        alarm.renew(PREEMPTION_SIGNAL, libsignal::gettid(), cookie(thread));
     }
 
     #[inline]
     pub(crate) fn alarm(&self) -> &Alarm {
-        // SAFETY: set by make() and replaced only in the child of a fork, outside handlers.
+        // SAFETY: set by make(), and changed only in the child of a fork, outside handlers.
         unsafe { (*self.alarm.get()).as_ref().unwrap_unchecked() }
     }
 }
 
 /// A kernel thread ends: its timer goes; functions that it has launched live on.
 unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
-    // SAFETY: the value that make() set, and the last use of it.
-    let thread = unsafe { Box::from_raw(thread.cast::<Thread>()) };
-    // SAFETY: the state of the current TCB, the kernel thread's own.
-    unsafe { (*gotcha::this()).owner = null_mut() };
-    if let Some(stack) = &thread.alternate_stack {
-        let disabled = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-        // SAFETY: no handler runs on it now: this code does not.
-        let _ = unsafe { libsignal::set_alternate_stack(&disabled) };
-        debug_assert!(!stack.is_empty());
+    // SAFETY: the state of the current TCB, the kernel thread's own; the value that make() set, and the last
+    // use of it.
+    unsafe {
+        let state = gotcha::this();
+        if (*state).signal_blocked != 0 {
+            libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
+        }
+        // A handler uses the record no more. An expiry that is still to come is known by its cookie.
+        (&raw mut (*state).owner).write_volatile(null_mut());
+        compiler_fence(SeqCst);
+        drop(Box::from_raw(thread.cast::<Thread>()));
     }
 }
 
@@ -154,18 +187,34 @@ fn exit_key() -> Result<&'static libc::pthread_key_t, Error> {
     made.as_ref().map_err(|errno| Error::Os { operation: "pthread_key_create", errno: *errno })
 }
 
-/// A fault in a function whose stack has overflowed is reported from an alternate stack. Threads of Rust's
-/// standard library have one; others get one.
-fn provide_alternate_stack() -> Result<Option<Vec<u8>>, Error> {
-    let to_error = |errno: libsignal::Errno| Error::Os { operation: "sigaltstack", errno: errno.0 };
-    if libsignal::alternate_stack().map_err(to_error)?.ss_flags & libc::SS_DISABLE == 0 {
-        return Ok(None);
+/// Memory for the calling kernel thread's alternate signal stack; disabled when it is dropped, there.
+struct AlternateStack(Vec<u8>);
+
+impl AlternateStack {
+    /// A fault in a function whose stack has overflowed is reported from an alternate stack. Threads of
+    /// Rust's standard library have one; others get one.
+    fn provide() -> Result<Option<Self>, Error> {
+        let to_error = |errno: libsignal::Errno| Error::Os { operation: "sigaltstack", errno: errno.0 };
+        if libsignal::alternate_stack().map_err(to_error)?.ss_flags & libc::SS_DISABLE == 0 {
+            return Ok(None);
+        }
+        // SAFETY: reads the auxiliary vector.
+        let minimum = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
+        let mut memory = vec![0; minimum + (64 << 10)];
+        let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
+        // SAFETY: the memory lives as long as the guard, which disables the stack before it goes.
+        unsafe { libsignal::set_alternate_stack(&stack) }.map_err(to_error)?;
+        Ok(Some(AlternateStack(memory)))
     }
-    // SAFETY: reads the auxiliary vector.
-    let minimum = unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize;
-    let mut memory = vec![0; minimum + (64 << 10)];
-    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: memory.len() };
-    // SAFETY: the memory lives as long as the Thread, which disables the stack before it goes.
-    unsafe { libsignal::set_alternate_stack(&stack) }.map_err(to_error)?;
-    Ok(Some(memory))
+}
+
+impl Drop for AlternateStack {
+    fn drop(&mut self) {
+        // The program may have set another one since.
+        if libsignal::alternate_stack().is_ok_and(|stack| stack.ss_sp == self.0.as_mut_ptr().cast()) {
+            let disabled = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+            // SAFETY: no handler runs on it now: this code does not.
+            let _ = unsafe { libsignal::set_alternate_stack(&disabled) };
+        }
+    }
 }

@@ -26,6 +26,8 @@ pub struct libgotcha_thread {
     pub destructors: *mut ::core::ffi::c_void,
     pub program_signals: u64,
     pub signal_blocked: u8,
+    pub handlers: u16,
+    pub sections: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -52,6 +54,8 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, program_signals) - 64usize];
     ["Offset of field: libgotcha_thread::signal_blocked"]
         [::core::mem::offset_of!(libgotcha_thread, signal_blocked) - 72usize];
+    ["Offset of field: libgotcha_thread::handlers"][::core::mem::offset_of!(libgotcha_thread, handlers) - 74usize];
+    ["Offset of field: libgotcha_thread::sections"][::core::mem::offset_of!(libgotcha_thread, sections) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -131,14 +135,15 @@ pub struct libgotcha_callbacks {
     >,
     pub signal_unblocked: ::core::option::Option<unsafe extern "C" fn()>,
     pub leave_function: ::core::option::Option<unsafe extern "C" fn(reason: ::core::ffi::c_int) -> bool>,
-    pub is_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
+    pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
+    pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
         unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
     >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 80usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 88usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -153,9 +158,11 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_callbacks, signal_unblocked) - 48usize];
     ["Offset of field: libgotcha_callbacks::leave_function"]
         [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 56usize];
-    ["Offset of field: libgotcha_callbacks::is_own_signal"]
-        [::core::mem::offset_of!(libgotcha_callbacks, is_own_signal) - 64usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 72usize];
+    ["Offset of field: libgotcha_callbacks::take_own_signal"]
+        [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 64usize];
+    ["Offset of field: libgotcha_callbacks::postpone"]
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 72usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 80usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

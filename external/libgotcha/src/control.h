@@ -30,6 +30,8 @@ struct libgotcha_thread {
 	void *destructors;      /* 56: of the function's thread-locals; see tcb.c */
 	uint64_t program_signals;       /* 64: handlers of the program that ran here; waits compare it */
 	uint8_t signal_blocked; /* 72: the program believes it has blocked the preemption signal here */
+	uint16_t handlers;      /* 74: handlers of the program that are running on this TCB */
+	uint32_t sections;      /* 76: how much of `defer` is the program's own, by the control library's call */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 
@@ -86,7 +88,10 @@ struct libgotcha_callbacks {
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
 	void (*signal_unblocked)(void);         /* a function no longer blocks the preemption signal */
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
-	bool (*is_own_signal)(const siginfo_t *);       /* an expiry of the control library's own timers */
+	/* A signal that the program has waited for: takes an expiry of the control library's own timers. */
+	bool (*take_own_signal)(const siginfo_t *);
+	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */
+	void (*postpone)(void);
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the
 	 * process for, such as a stack overflow of a function. Returns if it is not one. */
 	void (*fault)(int signal, siginfo_t *, void *ucontext);

@@ -140,6 +140,7 @@ static void after_fork(void) {
 
 static void in_fork_child(void) {
 	gotcha_lock_reset();
+	gotcha_signals_forked();
 	if (gotcha_callbacks.forked)
 		gotcha_callbacks.forked();
 	pthread_mutex_unlock(&start_lock);

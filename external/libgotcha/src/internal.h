@@ -261,6 +261,11 @@ void gotcha_streams_flush(struct libset *);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
 void gotcha_signals_forked(void);
+/* Sets this TCB's `defer` where a preemption that is due then cannot be made up for on the spot. */
+void gotcha_set_defer(uint32_t);
+/* Around the creation of a thread, which inherits the mask that its creator believes to have. */
+bool gotcha_inherited_mask_enter(void);
+void gotcha_inherited_mask_leave(bool entered);
 int gotcha_threads_init(void);
 bool gotcha_program_action(int signal, struct sigaction *);
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask);

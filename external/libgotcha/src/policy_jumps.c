@@ -28,15 +28,22 @@ static void refuse(void) {
  * target's stack expects. Context: any. */
 static void land_in_function(uintptr_t thread_pointer_of_function) {
 	struct libgotcha_thread *state = libgotcha_tcb_state(thread_pointer_of_function);
+	bool leaves_handler = state->handlers;
 	if (thread_pointer() != thread_pointer_of_function) {
-		THIS.defer = 1;
+		/* the kernel thread's own brackets are around the function, and stay */
+		THIS.defer--;
+		if (THIS.handlers)
+			THIS.handlers--;
+		leaves_handler = true;
 		gotcha_set_thread_pointer(thread_pointer_of_function);
 	}
+	/* unless the jump restores it, the mask is the handler's from now on */
+	if (leaves_handler)
+		state->mask_changed = 1;
+	state->handlers = 0;
 	state->table = state->set->table;
-	compiler_barrier();
-	state->defer = 0;
-	if (state->pending)
-		libgotcha_take_pending();
+	/* the frame may still be a handler's */
+	gotcha_set_defer(state->sections + state->streams_locked);
 }
 
 static void jump_with(int row, jmp_buf target, int value) {
@@ -48,6 +55,7 @@ static void jump_with(int row, jmp_buf target, int value) {
 	case LIBGOTCHA_LANDS_OUTSIDE:
 		/* a kernel thread's own stack; handlers of the program, if any, are left */
 		THIS.defer = 1;
+		THIS.handlers = 0;
 		break;
 	case LIBGOTCHA_LANDS_IN_FUNCTION:
 		land_in_function(function);

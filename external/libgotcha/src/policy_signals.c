@@ -110,15 +110,31 @@ static void default_action(int signal, const siginfo_t *info) {
 	libgotcha_sigaction(signal, &ours, NULL);
 }
 
-static void run_handler(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
-	bool own = disposition->set && THIS.set == disposition->set && THIS.is_virtual && in_libset();
-	if (own) {
-		deferred_enter();
-		call_handler(&disposition->action, signal, info, context);
-		THIS.program_signals++;
-		deferred_leave();
-		return;
+void gotcha_set_defer(uint32_t defer) {
+	for (;;) {
+		compiler_barrier();
+		THIS.defer = defer;
+		compiler_barrier();
+		if (defer || !THIS.pending)
+			return;
+		THIS.defer = 1;
+		compiler_barrier();
+		THIS.pending = 0;
+		if (gotcha_callbacks.postpone)
+			gotcha_callbacks.postpone();
 	}
+}
+
+/* On the TCB on which the handler runs. Its changes of the mask end with it. */
+static void call_counted(const struct sigaction *action, int signal, siginfo_t *info, void *context) {
+	uint8_t signal_blocked = THIS.signal_blocked;
+	THIS.handlers++;
+	call_handler(action, signal, info, context);
+	THIS.handlers--;
+	THIS.signal_blocked = signal_blocked;
+}
+
+static void call_hosted(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
 	/* base's errno may hold the result of an interrupted shared call */
 	int interrupted_errno = *gotcha_base_errno();
 	struct hosted_guard guard;
@@ -127,11 +143,22 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 	if (disposition->action.sa_handler == SIG_DFL)
 		default_action(signal, info);
 	else
-		call_handler(&disposition->action, signal, info, context);
+		call_counted(&disposition->action, signal, info, context);
 	*gotcha_base_errno() = saved_errno;
 	gotcha_hosted_leave(&guard);
 	*gotcha_base_errno() = interrupted_errno;
+}
+
+/* A preemption is not made up for here: a function stopped in this frame, which is the kernel's, would leave
+ * its launcher the handler's mask, and perhaps its own frames on the alternate stack. */
+static void run_handler(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
+	deferred_enter();
+	if (disposition->set && THIS.set == disposition->set && THIS.is_virtual && in_libset())
+		call_counted(&disposition->action, signal, info, context);
+	else
+		call_hosted(disposition, signal, info, context);
 	THIS.program_signals++;
+	gotcha_set_defer(THIS.defer - 1);
 }
 
 /* What the kernel calls. Context: any: whatever the signal interrupted. */
@@ -169,11 +196,32 @@ static struct sigaction kernel_action(int signal, const struct sigaction *progra
 	return action;
 }
 
+/* The child of a vfork() has its own dispositions in the kernel, but shares the memory in which ours are
+ * kept, with a parent that is waiting. */
+static pid_t process;
+
+/* Context: any. */
+static pid_t kernel_pid(void) {
+	long result;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_getpid) : "rcx", "r11", "memory");
+	return result;
+}
+
+static bool is_vfork_child(void) {
+	return kernel_pid() != process;
+}
+
+void gotcha_signals_forked(void) {
+	process = kernel_pid();
+	/* another thread may have held it */
+	dispositions_locked = false;
+}
+
 static int signals_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
 	struct shared_guard guard;
 	shared_enter(&guard);
 	int result = 0;
-	if (signal < 1 || signal >= NSIG || signal == SIGKILL || signal == SIGSTOP) {
+	if (signal < 1 || signal >= NSIG || signal == SIGKILL || signal == SIGSTOP || is_vfork_child()) {
 		result = BASE(SIGACTION, int(int, const struct sigaction *, struct sigaction *))(signal, action, old);
 	} else {
 		struct sigaction before = { 0 };
@@ -228,13 +276,12 @@ static int signals_siginterrupt(int signal, int interrupt) {
 	struct sigaction action;
 	if (signals_sigaction(signal, NULL, &action))
 		return -1;
-	if (interrupt) {
-		interrupting |= bit(signal);
+	if (interrupt)
 		action.sa_flags &= ~SA_RESTART;
-	} else {
-		interrupting &= ~bit(signal);
+	else
 		action.sa_flags |= SA_RESTART;
-	}
+	if (!is_vfork_child())
+		interrupting = interrupt ? interrupting | bit(signal) : interrupting & ~bit(signal);
 	return signals_sigaction(signal, &action, NULL);
 }
 
@@ -258,6 +305,16 @@ static int change_mask(int how, const sigset_t *set, sigset_t *old) {
 	deferred_enter();
 	uint64_t before = 0, mask = set ? *(const uint64_t *) set : 0, kernel = mask;
 	bool blocked_before = THIS.signal_blocked;
+	if (preemption && set && is_vfork_child()) {
+		/* only the kernel's mask is its own, and no timer of ours signals it */
+		long result = raw_mask(how, &mask, &before);
+		if (old) {
+			memset(old, 0, sizeof *old);
+			*(uint64_t *) old = blocked_before ? before | preemption : before;
+		}
+		deferred_leave();
+		return -result;
+	}
 	if (how != SIG_UNBLOCK)
 		kernel &= ~preemption;
 	if (set && preemption) {
@@ -345,6 +402,20 @@ int libgotcha_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
 	return BASE(PTHREAD_SIGMASK, int(int, const sigset_t *, sigset_t *))(how, set, old);
 }
 
+bool gotcha_inherited_mask_enter(void) {
+	uint64_t preemption = bit(gotcha_preemption_signal), before = 0;
+	if (!is_launching_thread() || !THIS.signal_blocked)
+		return false;
+	raw_mask(SIG_BLOCK, &preemption, &before);
+	return !(before & preemption);
+}
+
+void gotcha_inherited_mask_leave(bool entered) {
+	uint64_t preemption = bit(gotcha_preemption_signal);
+	if (entered)
+		raw_mask(SIG_UNBLOCK, &preemption, NULL);
+}
+
 /* ------------------------------------------------------------------ waiting for signals */
 
 static int signals_sigsuspend(const sigset_t *program_mask) {
@@ -382,26 +453,20 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 			int64_t ns = deadline - monotonic_ns();
 			left = ns > 0 ? (struct timespec) { ns / 1000000000, ns % 1000000000 } : (struct timespec) { 0 };
 		}
-		uint64_t saved, own_before = THIS.own_signals;
+		uint64_t saved, own_before = THIS.own_signals, handled_before = THIS.program_signals;
 		if (preemption)
 			raw_mask(SIG_BLOCK, &preemption, &saved);
 		long result;
 		register long size __asm__("r10") = sizeof mask;
 		__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigtimedwait), "D" (&mask), "S" (&found),
 			"d" (timeout ? &left : NULL), "r" (size) : "rcx", "r11", "memory");
+		deferred_enter();
 		bool expiry = preemption && result == gotcha_preemption_signal
-			&& gotcha_callbacks.is_own_signal && gotcha_callbacks.is_own_signal(&found);
-		if (expiry) {
-			deferred_enter();
-			THIS.pending = 1;
-		}
+			&& gotcha_callbacks.take_own_signal && gotcha_callbacks.take_own_signal(&found);
 		if (preemption)
 			raw_mask(SIG_SETMASK, &saved, NULL);
-		if (expiry) {
-			deferred_leave();
-			continue;
-		}
-		if (result == -EINTR && THIS.own_signals != own_before)
+		deferred_leave();
+		if (expiry || (result == -EINTR && THIS.own_signals != own_before && THIS.program_signals == handled_before))
 			continue;
 		if (result > 0 && info)
 			*info = found;
@@ -438,6 +503,7 @@ void libgotcha_set_preemption_signal(int signal) {
 
 /* Context: base, under the lock, after the policy table is bound and before interception. */
 int gotcha_signals_init(void) {
+	gotcha_signals_forked();
 	for (int signal = 1; signal < NSIG; signal++) {
 		struct sigaction action;
 		/* 32 and 33 are the C library's own: it refuses */

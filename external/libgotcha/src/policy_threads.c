@@ -109,6 +109,14 @@ static void threads_forked(void) {
 		gotcha_libset(i + 1)->live_threads = gotcha_libset(i + 1) == own;
 }
 
+static int create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
+	bool entered = gotcha_inherited_mask_enter();
+	int error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
+		(thread, attributes, function, argument);
+	gotcha_inherited_mask_leave(entered);
+	return error;
+}
+
 static void *start_thread(void *closure) {
 	pthread_setspecific(thread_key, ((struct start *) closure)->set);
 	return run_thread(closure);
@@ -117,8 +125,8 @@ static void *start_thread(void *closure) {
 static int threads_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
 	struct libset *set = THIS.set;
 	if (!set)
-		return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
-			(thread, attributes, function, argument);
+		return create(thread, attributes, function, argument);
+	bool entered = gotcha_inherited_mask_enter();
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	int error = EAGAIN;
@@ -134,6 +142,7 @@ static int threads_create(pthread_t *thread, const pthread_attr_t *attributes, v
 		}
 	}
 	gotcha_hosted_leave(&guard);
+	gotcha_inherited_mask_leave(entered);
 	return error;
 }
 
@@ -274,7 +283,7 @@ static struct row rows[] = {
 #define X(name) [INDEX_##name] = { #name, real_tid_##name },
 	REAL_TID_FUNCTIONS(X)
 #undef X
-	[INDEX_pthread_create] = { "pthread_create", threads_create },
+	[INDEX_pthread_create] = { "pthread_create", threads_create, true },
 	[INDEX_thrd_create] = { "thrd_create", threads_thrd_create },
 	[INDEX_pthread_exit] = { "pthread_exit", threads_exit },
 	[INDEX_pthread_key_create] = { "pthread_key_create", threads_key_create },

@@ -221,6 +221,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->table = state->set->table;
 	state->defer = 1;
 	state->pending = state->mask_changed = 0;
+	state->handlers = state->sections = 0;
 	state->streams_locked = state->held = 0;
 }
 

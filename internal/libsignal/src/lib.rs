@@ -50,5 +50,5 @@ pub use mask::{MaskGuard, block, set_thread_mask, thread_mask, unblock};
 pub use set::{Iter, SignalSet};
 pub use signal::Signal;
 pub use stack::{alternate_stack, set_alternate_stack};
-pub use thread::{getpid, gettid, requeue_to_thread, send_to_thread};
+pub use thread::{getpid, gettid, requeue_to_process, requeue_to_thread, send_to_thread};
 pub use timer::{Clock, Timer, is_timer_expiry, now_ns};

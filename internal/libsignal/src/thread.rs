@@ -82,3 +82,32 @@ pub unsafe fn requeue_to_thread(pid: i32, tid: i32, signal: Signal, info: &sigin
     .map(drop)
     .map_err(Errno::from_kernel)
 }
+
+/// Makes a signal pending for the calling process again, with the information that it arrived with.
+///
+/// The kernel delivers it to a thread that does not block it, or that waits for it.
+///
+/// # Errors
+/// `EAGAIN`: the limit of queued signals is reached; `EINVAL`: the kernel knows no such signal.
+///
+/// # Safety
+/// As for [`requeue_to_thread`].
+///
+/// # Source
+/// rt_sigqueueinfo(2); `do_rt_sigqueueinfo` in `kernel/signal.c`
+#[inline]
+pub unsafe fn requeue_to_process(signal: Signal, info: &siginfo_t) -> Result<(), Errno> {
+    // The kernel takes a thread's number for its process, and lets a thread repeat what `kill` or the kernel
+    // itself has sent under its own number only.
+    // SAFETY: the kernel reads `info`, which is live and laid out as its own structure.
+    unsafe {
+        syscalls::syscall3(
+            Sysno::rt_sigqueueinfo,
+            gettid() as usize,
+            signal.number() as usize,
+            ptr::from_ref(info) as usize,
+        )
+    }
+    .map(drop)
+    .map_err(Errno::from_kernel)
+}
