@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 const TOPICS: [&str; 7] = ["heap", "loader", "process", "signals", "streams", "threads", "waits"];
 
 /// Rows whose absence no test can show, by reason.
-const NOT_SHOWN: [(&str, &str); 13] = [
+const NOT_SHOWN: [(&str, &str); 15] = [
     (
         "its work is done by functions that have rows, which the libset's copy calls too",
-        "reallocarray getmntent getmntent_r __getmntent_r endmntent __endmntent psiginfo argp_help setmntent \
-         closelog",
+        "reallocarray getmntent getmntent_r __getmntent_r endmntent __endmntent psiginfo argp_help setmntent",
     ),
     (
         "the copy's own way into the dynamic linker is hooked too: a second line of defence",
@@ -66,6 +65,12 @@ const NOT_SHOWN: [(&str, &str); 13] = [
     (
         "the kernel restarts these because the handler has SA_RESTART",
         "sem_wait mq_send mq_timedsend mq_receive mq_timedreceive aio_suspend",
+    ),
+    ("reads the request alone, which is the program's", "aio_error aio_error64 aio_return aio_return64"),
+    (
+        "as timer_create and aio_read, which are tested: the C library's helper threads are base's; these take a \
+         name server, or a message queue's notification",
+        "getaddrinfo_a gai_error gai_cancel gai_suspend mq_notify",
     ),
     ("used by other rows only; calls go where they would go without a row", "clock_gettime getsockopt"),
 ];
@@ -131,6 +136,13 @@ fn built() -> &'static Built {
     })
 }
 
+/// A program of the folder. Cargo's search path would give it the library without the switch.
+fn program(topic: &str) -> Command {
+    let mut command = Command::new(built().programs.join(topic));
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
@@ -141,7 +153,7 @@ enum Outcome {
 /// Runs one check; what goes on for longer than the limit is killed, because without its rows a program may
 /// have blocked every other signal.
 fn run(topic: &str, check: &str, mode: &str, off: Option<&str>, limit: Duration) -> Outcome {
-    let mut command = Command::new(built().programs.join(topic));
+    let mut command = program(topic);
     command.args([check, mode]).env("POLICY_LATE", &built().late_library);
     command.env("POLICY_LIMIT_S", limit.as_secs().to_string());
     if let Some(row) = off {
@@ -177,7 +189,7 @@ fn run(topic: &str, check: &str, mode: &str, off: Option<&str>, limit: Duration)
 
 /// The checks of a topic, and the rows that each guards.
 fn checks(topic: &str) -> Vec<(String, Vec<String>)> {
-    let output = run_to_end(Command::new(built().programs.join(topic)).arg("list"), topic);
+    let output = run_to_end(program(topic).arg("list"), topic);
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .map(|line| {
@@ -273,17 +285,16 @@ fn waits() {
 fn stored_pointers() {
     let outcome = run("stored", "stored", "sliced", None, Duration::from_secs(100));
     assert_eq!(outcome, Outcome::Passed);
-    let outcome = run("stored", "stored", "sliced", Some("backstop"), Duration::from_secs(20));
-    assert!(matches!(outcome, Outcome::Failed(_)), "100,000 preemptions inside the allocator went unnoticed");
+    let Outcome::Failed(what) = run("stored", "stored", "sliced", Some("backstop"), Duration::from_secs(100)) else {
+        panic!("100,000 preemptions inside the allocator went unnoticed");
+    };
+    assert!(!what.contains("signal: 14") && !what.contains("signal: 9"), "only slow: {what}");
 }
 
 #[test]
 fn every_row_has_a_test_or_a_reason() {
-    let output = Command::new(built().programs.join("heap"))
-        .args(["free", "plain"])
-        .env("LIBGOTCHA_TEST_OFF", "?")
-        .output()
-        .expect("the program starts");
+    let output =
+        program("heap").args(["free", "plain"]).env("LIBGOTCHA_TEST_OFF", "?").output().expect("the program starts");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     // Several names of one function have one address, and one row.
     let addresses: BTreeMap<&str, &str> =

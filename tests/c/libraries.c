@@ -294,7 +294,7 @@ static size_t count_mappings(void) {
 }
 
 int main(int argc, char **argv) {
-	int rounds = argc > 1 ? atoi(argv[1]) : 12;
+	int rounds = argc > 1 ? atoi(argv[1]) : 6;
 	/* the heap of a cancelled function leaks: in one piece, so that mappings can be compared */
 	mallopt(M_ARENA_MAX, 1);
 	mallopt(M_MMAP_THRESHOLD, 32 << 20);

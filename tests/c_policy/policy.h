@@ -34,7 +34,7 @@ void linger_cancel(linger_t *);
 int linger_pause(void);
 
 static bool sliced;
-static unsigned long preemptions;
+static volatile unsigned long preemptions;
 
 /* Nothing of the library under test is used to report. */
 __attribute__((format(printf, 1, 2), noreturn)) static inline void die(const char *format, ...) {

@@ -342,6 +342,79 @@ static jmp_buf target;
 JUMPS(longjmp)
 JUMPS(__longjmp_chk)
 
+/* ------------------------------------------------------------------ the log */
+
+/* One per process: opened outside under a name and with a copy on standard error, it is so inside. */
+static int log_file;
+static char log_path[] = "/tmp/inger-log-XXXXXX";
+static void open_log_file(void) {
+	log_file = mkstemp(log_path);
+	REQUIRE(log_file >= 0 && dup2(log_file, STDERR_FILENO) == STDERR_FILENO);
+	unlink(log_path);
+}
+static bool logged(const char *line) {
+	char found[4096] = { 0 };
+	REQUIRE(pread(log_file, found, sizeof found - 1, 0) >= 0);
+	return strstr(found, line) != NULL;
+}
+void __syslog_chk(int, int, const char *, ...), __vsyslog_chk(int, int, const char *, va_list);
+static void log_list(const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	vsyslog(LOG_INFO, format, list);
+	va_end(list);
+}
+static void log_list_checked(const char *format, ...) {
+	va_list list;
+	va_start(list, format);
+	__vsyslog_chk(LOG_INFO, 1, format, list);
+	va_end(list);
+}
+#define LOGS(name, call) \
+	static void log_##name(void *unused) { \
+		(void) unused; \
+		call; \
+	} \
+	static void check_##name(void) { \
+		open_log_file(); \
+		openlog("outside", LOG_PERROR, LOG_USER); \
+		inside(log_##name, NULL); \
+		REQUIRE(logged("outside: message 7")); \
+	}
+LOGS(syslog, syslog(LOG_INFO, "%s %d", "message", 7))
+LOGS(__syslog_chk, __syslog_chk(LOG_INFO, 1, "%s %d", "message", 7))
+LOGS(vsyslog, log_list("%s %d", "message", 7))
+LOGS(__vsyslog_chk, log_list_checked("%s %d", "message", 7))
+static void open_log(void *unused) {
+	(void) unused;
+	openlog("inside", LOG_PERROR, LOG_USER);
+}
+static void check_openlog(void) {
+	open_log_file();
+	inside(open_log, NULL);
+	syslog(LOG_INFO, "message");
+	REQUIRE(logged("inside: message"));
+}
+static void close_log(void *unused) {
+	(void) unused;
+	closelog();
+}
+static void check_closelog(void) {
+	open_log_file();
+	openlog("outside", LOG_PERROR, LOG_USER);
+	inside(close_log, NULL);
+	syslog(LOG_INFO, "message");
+	REQUIRE(!logged("outside"));
+}
+static void mask_log(void *unused) {
+	(void) unused;
+	setlogmask(LOG_UPTO(LOG_ERR));
+}
+static void check_setlogmask(void) {
+	inside(mask_log, NULL);
+	REQUIRE(setlogmask(0) == LOG_UPTO(LOG_ERR));
+}
+
 /* ------------------------------------------------------------------ nothing left behind */
 
 #define LEAVES_NOTHING(name, setup, ...) \
@@ -371,7 +444,6 @@ LEAVES_NOTHING(getgrnam_r, struct group entry; struct group *p, getgrnam_r("root
 LEAVES_NOTHING(getgrgid_r, struct group entry; struct group *p, getgrgid_r(0, &entry, text, sizeof text, &p))
 LEAVES_NOTHING(getgrent, , setgrent(); getgrent(); endgrent())
 LEAVES_NOTHING(getgrouplist, int length = 256, length = 256; getgrouplist("root", 0, groups, &length))
-LEAVES_NOTHING(syslog, , openlog("program", LOG_NDELAY, LOG_USER); syslog(LOG_DEBUG, "%d", 1); closelog())
 LEAVES_NOTHING(tzset, setenv("TZ", "Europe/Berlin", 1), setenv("TZ", "Europe/Berlin", 1); tzset(); setenv("TZ", "UTC", 1); tzset())
 LEAVES_NOTHING(catopen, , catclose(catopen("/tmp/inger-no-such-catalog", 0)))
 
@@ -388,7 +460,7 @@ const struct check checks[] = {
 	SAME(setresgid), SAME(setgroups), SAME(initgroups),
 	SAME(getpwnam), SAME(getpwuid), SAME(getpwnam_r), SAME(getpwuid_r), { "getpwent", "getpwent,setpwent,endpwent", check_getpwent },
 	SAME(getgrnam), SAME(getgrgid), SAME(getgrnam_r), SAME(getgrgid_r), { "getgrent", "getgrent,setgrent,endgrent", check_getgrent },
-	SAME(getgrouplist), { "syslog", "syslog,openlog,closelog", check_syslog },
+	SAME(getgrouplist), SAME(syslog), SAME(__syslog_chk), SAME(vsyslog), SAME(__vsyslog_chk), SAME(openlog), SAME(closelog), SAME(setlogmask),
 	SAME(tzset), { "catopen", "catopen,catclose", check_catopen },
 	{ NULL, NULL, NULL },
 };

@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <malloc.h>
+#include <pthread.h>
 
 static void *(*volatile stored_malloc)(size_t);
 static void (*volatile stored_free)(void *);
@@ -12,6 +13,8 @@ static int (*volatile stored_open)(const char *, int, ...);
 
 /* Before main(), as a plugin's table would be filled; looked up, so that the linker has no part in it. */
 __attribute__((constructor)) static void store(void) {
+	/* one arena: a function and its launcher want the same lock */
+	mallopt(M_ARENA_MAX, 1);
 	*(void **) &stored_malloc = dlsym(RTLD_DEFAULT, "malloc");
 	*(void **) &stored_free = dlsym(RTLD_DEFAULT, "free");
 	*(void **) &stored_close = dlsym(RTLD_DEFAULT, "close");
@@ -41,9 +44,17 @@ static void use_stored(void *unused) {
 	}
 }
 
+/* Slow is not stuck. */
+static void *watch(void *unused) {
+	for (unsigned long seen = ~0ul; seen != preemptions; sleep(3))
+		seen = preemptions;
+	die("stuck after %lu preemptions", preemptions);
+	return unused;
+}
+
 static void check_stored(void) {
-	/* one arena: the function and its launcher want the same lock */
-	REQUIRE(mallopt(M_ARENA_MAX, 1));
+	pthread_t watcher;
+	REQUIRE(!pthread_create(&watcher, NULL, watch, NULL));
 	REQUIRE(dlsym(RTLD_DEFAULT, "malloc") != (void *) stored_malloc);
 	linger_t linger = linger_launch(use_stored, 20, NULL);
 	void *held[HELD] = { NULL };

@@ -2,9 +2,11 @@
  * name the thread to the kernel name the kernel thread. */
 #include "policy.h"
 
+#include <aio.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 #include <threads.h>
 
@@ -56,6 +58,18 @@ static void leave(void *unused) {
 static void check_exit(void) {
 	for (int i = 0; i < 20; i++) {
 		linger_t linger = linger_launch(leave, UINT64_MAX, NULL);
+		REQUIRE(!linger.is_complete && linger.error == ECANCELED, linger.error);
+		inside(nothing, NULL);
+	}
+}
+
+static void leave_c11(void *unused) {
+	(void) unused;
+	thrd_exit(0);
+}
+static void check_thrd_exit(void) {
+	for (int i = 0; i < 20; i++) {
+		linger_t linger = linger_launch(leave_c11, UINT64_MAX, NULL);
 		REQUIRE(!linger.is_complete && linger.error == ECANCELED, linger.error);
 		inside(nothing, NULL);
 	}
@@ -144,6 +158,95 @@ static void set_concurrency(void *unused) {
 static void check_concurrency(void) {
 	inside(set_concurrency, NULL);
 	REQUIRE(pthread_getconcurrency() == 3);
+}
+
+/* ------------------------------------------------------------------ the C library's own threads */
+
+/* One queue of requests per process: what a function has put into it is known outside, and the other
+ * way round. The descriptor is an empty pipe's, so that requests stay where they are. */
+static struct aiocb blocked, request, *request_list[] = { &request };
+static char byte;
+static int request_file(void) {
+	static int ends[2];
+	if (!ends[0])
+		REQUIRE(!pipe(ends));
+	return ends[0];
+}
+static void make_request(struct aiocb *to, int operation) {
+	*to = (struct aiocb) { .aio_fildes = request_file(), .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = operation };
+}
+#define REQUESTS(name, operation, call) \
+	static void request_##name(void *unused) { \
+		(void) unused; \
+		make_request(&request, operation); \
+		REQUIRE(!(call), errno); \
+	} \
+	static void check_##name(void) { \
+		make_request(&blocked, LIO_READ); \
+		REQUIRE(!aio_read(&blocked)); \
+		inside(request_##name, NULL); \
+		int state = aio_cancel(request_file(), &request); \
+		REQUIRE(state == AIO_CANCELED, state); \
+		REQUIRE(aio_error(&request) == ECANCELED && aio_return(&request) == -1); \
+	}
+REQUESTS(aio_read, LIO_READ, aio_read(&request))
+REQUESTS(aio_write, LIO_WRITE, aio_write(&request))
+REQUESTS(aio_fsync, LIO_NOP, aio_fsync(O_SYNC, &request))
+REQUESTS(lio_listio, LIO_READ, lio_listio(LIO_NOWAIT, request_list, 1, NULL))
+static void cancel_request(void *unused) {
+	(void) unused;
+	int state = aio_cancel(request_file(), &request);
+	REQUIRE(state == AIO_CANCELED, state);
+	REQUIRE(aio_error(&request) == ECANCELED && aio_return(&request) == -1);
+}
+static void check_aio_cancel(void) {
+	make_request(&blocked, LIO_READ);
+	make_request(&request, LIO_READ);
+	REQUIRE(!aio_read(&blocked) && !aio_read(&request));
+	inside(cancel_request, NULL);
+}
+
+/* The notification comes though the function is over, and its libset was rolled back. */
+static atomic_int notified;
+static volatile bool armed;
+static void notify(union sigval value) {
+	notified += value.sival_int;
+}
+static void start_timer(void *unused) {
+	(void) unused;
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = notify, .sigev_value.sival_int = 1 };
+	timer_t timer;
+	REQUIRE(!timer_create(CLOCK_MONOTONIC, &event, &timer), errno);
+	struct itimerspec soon = { .it_value.tv_nsec = 2000000 };
+	REQUIRE(!timer_settime(timer, 0, &soon, NULL), errno);
+	armed = true;
+	for (;;)
+		;
+}
+static void check_timer_create(void) {
+	for (int i = 1; i <= 20; i++) {
+		armed = false;
+		linger_t linger = linger_launch(start_timer, sliced ? 50 : 1000, NULL);
+		while (!armed)
+			linger_resume(&linger, 50);
+		REQUIRE(!linger.is_complete && !linger.error, linger.error);
+		linger_cancel(&linger);
+		for (int j = 0; j < 1000 && notified < i; j++)
+			usleep(1000);
+		REQUIRE(notified == i, notified);
+	}
+}
+static timer_t shared_timer;
+static void delete_timer(void *unused) {
+	(void) unused;
+	REQUIRE(!timer_delete(shared_timer), errno);
+}
+static void check_timer_delete(void) {
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = notify };
+	REQUIRE(!timer_create(CLOCK_MONOTONIC, &event, &shared_timer));
+	inside(delete_timer, NULL);
+	struct itimerspec none = { 0 };
+	REQUIRE(timer_settime(shared_timer, 0, &none, NULL) == -1 && errno == EINVAL, errno);
 }
 
 /* ------------------------------------------------------------------ the kernel thread's name */
@@ -304,6 +407,14 @@ const struct check checks[] = {
 	{ "create", "pthread_create", check_create },
 	{ "thrd_create", "thrd_create", check_thrd_create },
 	{ "exit", "pthread_exit", check_exit },
+	{ "thrd_exit", "thrd_exit", check_thrd_exit },
+	{ "aio_read", "aio_read", check_aio_read },
+	{ "aio_write", "aio_write", check_aio_write },
+	{ "aio_fsync", "aio_fsync", check_aio_fsync },
+	{ "lio_listio", "lio_listio", check_lio_listio },
+	{ "aio_cancel", "aio_cancel", check_aio_cancel },
+	{ "timer_create", "timer_create", check_timer_create },
+	{ "timer_delete", "timer_delete", check_timer_delete },
 	{ "cancel", "pthread_cancel", check_cancel },
 	{ "join", "pthread_join", check_join },
 	{ "tryjoin", "pthread_tryjoin_np", check_tryjoin },
