@@ -98,6 +98,16 @@ impl Alarm {
         }
     }
 
+    /// Disarms it. Before the signal is blocked in the kernel: an expiry that became pending there would be seen
+    /// by the program, and swallow its own signal of the same number, as ordinary signals do not queue.
+    pub(crate) fn disarm(&self) {
+        self.armed_ns.store(NEVER, Relaxed);
+        if let Some(timer) = &self.timer {
+            // A timer of this thread cannot fail to disarm.
+            let _ = timer.disarm();
+        }
+    }
+
     /// It has expired, at `now_ns`: notes how late, and that it is not armed.
     pub(crate) fn expired(&self, now_ns: u64) {
         let armed_ns = self.armed_ns.load(Relaxed);

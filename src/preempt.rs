@@ -40,6 +40,7 @@ pub(crate) fn set_callbacks() {
         signal_unblocked: Some(release_held),
         landing: Some(landing),
         leave_function: Some(end_function),
+        silence: Some(silence),
         take_own_signal: Some(take_own_signal),
         postpone: Some(postpone),
         fault: Some(report_overflow),
@@ -408,6 +409,7 @@ unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut uconte
         if (*thread).current.load(Relaxed).is_null() {
             // Blocked in the kernel too, once the handler returns, and pending there again.
             set_frame_mask(uc, frame_mask(uc).union(&SignalSet::single(PREEMPTION_SIGNAL)).bits());
+            (*thread).alarm().disarm();
             let blocked = SignalSet::single(PREEMPTION_SIGNAL);
             libsignal::block(&blocked);
             (*thread).mask_is_blocked.store(true, Relaxed);
@@ -450,6 +452,8 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
     // SAFETY: the caller's promise; with the signal blocked no handler uses the list.
     unsafe {
         let signal = SignalSet::single(PREEMPTION_SIGNAL);
+        // Made up for by the `pending` that disown leaves with a function around.
+        (*thread).alarm().disarm();
         libsignal::block(&signal);
         for info in (*(*thread).held.get()).drain(..) {
             requeue(&info);
@@ -464,6 +468,20 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
 }
 
 // ---------------------------------------------------------------------------------- callbacks
+
+/// The preemption signal is about to be blocked in the kernel on this thread: no expiry of ours is to come
+/// while no function runs.
+///
+/// Context: any TCB, preemption deferred or a kernel thread's own.
+unsafe extern "C" fn silence() {
+    let thread = Thread::current();
+    // SAFETY: this kernel thread's record.
+    unsafe {
+        if !thread.is_null() && (*thread).current.load(Relaxed).is_null() {
+            (*thread).alarm().disarm();
+        }
+    }
+}
 
 /// The program waited for the preemption signal, and got this one. If it is ours, it is taken as in the handler.
 ///

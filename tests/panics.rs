@@ -28,7 +28,8 @@ struct Meant(u64, String);
 fn in_launch() {
     quietly();
     let _slots = slots(1);
-    let payload = catch_unwind(|| launch(|| -> u32 { panic!("meant: {}", std::hint::black_box(7)) }, u64::MAX)).unwrap_err();
+    let payload =
+        catch_unwind(|| launch(|| -> u32 { panic!("meant: {}", std::hint::black_box(7)) }, u64::MAX)).unwrap_err();
     assert_eq!(payload.downcast_ref::<String>().unwrap(), "meant: 7");
     assert!(!std::thread::panicking());
     assert_eq!(launch(|| 5, u64::MAX).unwrap().completion(), Some(5));

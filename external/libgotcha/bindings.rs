@@ -135,6 +135,7 @@ pub struct libgotcha_callbacks {
     >,
     pub signal_unblocked: ::core::option::Option<unsafe extern "C" fn()>,
     pub leave_function: ::core::option::Option<unsafe extern "C" fn(reason: ::core::ffi::c_int) -> bool>,
+    pub silence: ::core::option::Option<unsafe extern "C" fn()>,
     pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
@@ -143,7 +144,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 88usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 96usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -158,11 +159,12 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_callbacks, signal_unblocked) - 48usize];
     ["Offset of field: libgotcha_callbacks::leave_function"]
         [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 56usize];
+    ["Offset of field: libgotcha_callbacks::silence"][::core::mem::offset_of!(libgotcha_callbacks, silence) - 64usize];
     ["Offset of field: libgotcha_callbacks::take_own_signal"]
-        [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 64usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 72usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
-        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 72usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 80usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 80usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 88usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

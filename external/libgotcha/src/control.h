@@ -55,7 +55,8 @@ void libgotcha_tcb_finish(void);
 size_t libgotcha_group_threads(long group);
 /* What a call of `function`, an address in base, is to run in `group`. */
 void *libgotcha_group_function(long group, void *function);
-/* Before a function starts in `group`, in a bracket: gives it the program's current locale. */
+/* Before a function starts in `group`, in a bracket, and before libgotcha_group_function(): gives it copies of the
+ * libraries that the program has opened since, and the program's current locale. */
 void libgotcha_group_prepare(long group);
 /* After a function has ended in `group`, in a bracket: writes out the streams that it left open. */
 void libgotcha_group_finish(long group);
@@ -88,6 +89,8 @@ struct libgotcha_callbacks {
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
 	void (*signal_unblocked)(void);         /* a function no longer blocks the preemption signal */
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
+	/* The preemption signal is about to be blocked in the kernel on this thread. */
+	void (*silence)(void);
 	/* A signal that the program has waited for: takes an expiry of the control library's own timers. */
 	bool (*take_own_signal)(const siginfo_t *);
 	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */

@@ -239,9 +239,13 @@ extern bool gotcha_backstop_is_off;
 /* Calls `visit` for each name that a copy must bind to an address of ours instead of its own libset's. */
 void gotcha_policy_exports(void (*visit)(void *closure, const char *name, uintptr_t address, bool is_function), void *closure);
 
-/* A libset's own definition of a function of the C library. */
+/* A libset's own definition of a function that base finds in the C library, or in the program and what was
+ * preloaded, which may define it themselves. */
 static inline void *libc_copy(const struct libset *set, const void *base_function) {
-	return (char *) base_function - gotcha_libc->start + set->libc_start;
+	uintptr_t address = (uintptr_t) base_function;
+	if (unlikely(address < gotcha_libc->start || address >= gotcha_libc->end))
+		return gotcha_translate(set, base_function);
+	return (void *) (address - gotcha_libc->start + set->libc_start);
 }
 
 /* Own copy, but not preempted: for what would leak or stay locked if cancelled halfway. */

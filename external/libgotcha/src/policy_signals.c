@@ -454,8 +454,11 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 			left = ns > 0 ? (struct timespec) { ns / 1000000000, ns % 1000000000 } : (struct timespec) { 0 };
 		}
 		uint64_t saved, own_before = THIS.own_signals, handled_before = THIS.program_signals;
-		if (preemption)
+		if (preemption) {
+			if (gotcha_callbacks.silence)
+				gotcha_callbacks.silence();
 			raw_mask(SIG_BLOCK, &preemption, &saved);
+		}
 		long result;
 		register long size __asm__("r10") = sizeof mask;
 		__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigtimedwait), "D" (&mask), "S" (&found),
