@@ -469,16 +469,21 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
 
 // ---------------------------------------------------------------------------------- callbacks
 
-/// The preemption signal is about to be blocked in the kernel on this thread: no expiry of ours is to come
-/// while no function runs.
+/// No expiry of ours is to be pending now: see libgotcha_callbacks. With a function running it is made up for
+/// when preemption is no longer deferred.
 ///
-/// Context: any TCB, preemption deferred or a kernel thread's own.
+/// Context: any TCB, preemption deferred.
 unsafe extern "C" fn silence() {
     let thread = Thread::current();
-    // SAFETY: this kernel thread's record.
+    // SAFETY: this kernel thread's record and chain.
     unsafe {
-        if !thread.is_null() && (*thread).current.load(Relaxed).is_null() {
-            (*thread).alarm().disarm();
+        if thread.is_null() {
+            return;
+        }
+        (*thread).alarm().disarm();
+        let current = (*thread).current.load(Relaxed);
+        if !current.is_null() {
+            Task::set_pending(current);
         }
     }
 }

@@ -462,6 +462,9 @@ impl Task {
             if !parent.is_null() {
                 // An expiry that the function did not notice may have been meant for its launcher.
                 (*(*parent).tls).pending = 1;
+            } else if (*gotcha::this()).signal_blocked != 0 {
+                // The timer may not lapse later: the program may be reading a signalfd for this signal then.
+                (*thread).alarm().disarm();
             }
             if (*tls).mask_changed != 0 {
                 libsignal::set_thread_mask(&Task::launcher_mask(task, thread));

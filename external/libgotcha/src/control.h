@@ -89,7 +89,8 @@ struct libgotcha_callbacks {
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
 	void (*signal_unblocked)(void);         /* a function no longer blocks the preemption signal */
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
-	/* The preemption signal is about to be blocked in the kernel on this thread. */
+	/* No expiry of the control library's own is to be pending on this thread for now: it would be seen by the
+	 * program, or swallow a signal of the same number. A running function gets its timer back by `pending`. */
 	void (*silence)(void);
 	/* A signal that the program has waited for: takes an expiry of the control library's own timers. */
 	bool (*take_own_signal)(const siginfo_t *);

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
-	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT };
+	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -455,7 +455,7 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 		}
 		uint64_t saved, own_before = THIS.own_signals, handled_before = THIS.program_signals;
 		if (preemption) {
-			if (gotcha_callbacks.silence)
+			if (gotcha_callbacks.silence && !THIS.is_virtual)
 				gotcha_callbacks.silence();
 			raw_mask(SIG_BLOCK, &preemption, &saved);
 		}
@@ -496,6 +496,41 @@ static int signals_sigwaitinfo(const sigset_t *set, siginfo_t *info) {
 static int signals_sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout) {
 	int result = wait_for(set, info, timeout);
 	return result < 0 ? with_errno(-result) : result;
+}
+
+/* ------------------------------------------------------------------ sending */
+
+/* To the calling thread. Ordinary signals do not queue: one that is sent while an expiry of ours is pending
+ * would be lost in it, so none may be. A virtual TCB carries the kernel thread's tid meanwhile. */
+static long send_to_self(forwarded *base, int signal, SIX_PARAMETERS) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	if (signal == gotcha_preemption_signal && is_launching_thread() && gotcha_callbacks.silence)
+		gotcha_callbacks.silence();
+	int *tid = (int *) (thread_pointer() + gotcha_layout.tid), saved = *tid;
+	if (THIS.is_virtual)
+		*tid = *(int *) (THIS.host + gotcha_layout.tid);
+	long result = base(SIX_ARGUMENTS);
+	*tid = saved;
+	shared_leave(&guard);
+	return result;
+}
+
+static int signals_raise(int signal) {
+	return send_to_self(rows[RAISE].base, signal, signal, 0, 0, 0, 0, 0);
+}
+
+static long send_to(int row, pthread_t thread, int signal, long value) {
+	bool to_self = thread == thread_pointer() || (THIS.is_virtual && thread == THIS.host);
+	return send_to_self(rows[row].base, to_self ? signal : 0, thread, signal, value, 0, 0, 0);
+}
+
+static int signals_pthread_kill(pthread_t thread, int signal) {
+	return send_to(PTHREAD_KILL, thread, signal, 0);
+}
+
+static int signals_pthread_sigqueue(pthread_t thread, int signal, const union sigval value) {
+	return send_to(PTHREAD_SIGQUEUE, thread, signal, (long) value.sival_ptr);
 }
 
 /* ------------------------------------------------------------------ start */
@@ -540,5 +575,8 @@ static struct row rows[] = {
 	[SIGWAIT] = { "sigwait", signals_sigwait, true },
 	[SIGWAITINFO] = { "sigwaitinfo", signals_sigwaitinfo, true },
 	[SIGTIMEDWAIT] = { "sigtimedwait", signals_sigtimedwait, true },
+	[RAISE] = { "raise", signals_raise, true },
+	[PTHREAD_KILL] = { "pthread_kill", signals_pthread_kill, true },
+	[PTHREAD_SIGQUEUE] = { "pthread_sigqueue", signals_pthread_sigqueue, true },
 };
 struct rows gotcha_rows_signals = { rows, lengthof(rows) };

@@ -27,7 +27,7 @@
 #define REAL_TID_FUNCTIONS(X) \
 	X(pthread_getattr_np) X(pthread_setaffinity_np) X(pthread_getaffinity_np) X(pthread_setschedparam) \
 	X(pthread_getschedparam) X(pthread_setschedprio) X(pthread_setname_np) X(pthread_getname_np) \
-	X(pthread_getcpuclockid) X(pthread_kill) X(pthread_sigqueue)
+	X(pthread_getcpuclockid)
 
 enum {
 #define X(name) INDEX_##name,
