@@ -117,7 +117,7 @@ fn destructors_run_at_completion() {
     )
     .unwrap();
     assert_eq!(exits.load(Relaxed), 0);
-    assert_eq!(resume(&mut linger, u64::MAX).unwrap().is_completion(), true);
+    assert!(resume(&mut linger, u64::MAX).unwrap().is_completion());
     assert_eq!(exits.load(Relaxed), 1);
     assert_eq!(linger.completion(), Some(0));
     launch(|| (), u64::MAX).unwrap().completion().unwrap();

@@ -19,7 +19,7 @@ impl Drop for Counted<'_> {
 #[test]
 fn captures_by_reference() {
     let _slots = slots(1);
-    let words = vec![String::from("lightweight"), String::from("preemptible")];
+    let words = [String::from("lightweight"), String::from("preemptible")];
     let linger = launch(|| words.iter().map(String::len).sum::<usize>(), u64::MAX).unwrap();
     assert_eq!(linger.completion(), Some(22));
     assert_eq!(words.len(), 2);
