@@ -22,16 +22,16 @@ pub struct libgotcha_thread {
     pub host: usize,
     pub own_signals: u64,
     pub streams_locked: u32,
-    pub held: i32,
     pub destructors: *mut ::core::ffi::c_void,
     pub program_signals: u64,
     pub signal_blocked: u8,
     pub handlers: u16,
     pub sections: u32,
+    pub locks: *mut ::core::ffi::c_void,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 80usize];
+    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 88usize];
     ["Alignment of libgotcha_thread"][::core::mem::align_of::<libgotcha_thread>() - 8usize];
     ["Offset of field: libgotcha_thread::table"][::core::mem::offset_of!(libgotcha_thread, table) - 0usize];
     ["Offset of field: libgotcha_thread::defer"][::core::mem::offset_of!(libgotcha_thread, defer) - 8usize];
@@ -47,7 +47,6 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, own_signals) - 40usize];
     ["Offset of field: libgotcha_thread::streams_locked"]
         [::core::mem::offset_of!(libgotcha_thread, streams_locked) - 48usize];
-    ["Offset of field: libgotcha_thread::held"][::core::mem::offset_of!(libgotcha_thread, held) - 52usize];
     ["Offset of field: libgotcha_thread::destructors"]
         [::core::mem::offset_of!(libgotcha_thread, destructors) - 56usize];
     ["Offset of field: libgotcha_thread::program_signals"]
@@ -56,6 +55,7 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, signal_blocked) - 72usize];
     ["Offset of field: libgotcha_thread::handlers"][::core::mem::offset_of!(libgotcha_thread, handlers) - 74usize];
     ["Offset of field: libgotcha_thread::sections"][::core::mem::offset_of!(libgotcha_thread, sections) - 76usize];
+    ["Offset of field: libgotcha_thread::locks"][::core::mem::offset_of!(libgotcha_thread, locks) - 80usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

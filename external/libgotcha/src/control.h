@@ -26,12 +26,12 @@ struct libgotcha_thread {
 	uintptr_t host;         /* 32: thread pointer of the kernel thread that runs this TCB, if virtual */
 	uint64_t own_signals;   /* 40: preemption signals that arrived here; waits compare it */
 	uint32_t streams_locked;/* 48: flockfile() calls on shared streams without their funlockfile() */
-	int32_t held;           /* 52: pthread locks held that forbid preemption (robust, PI) */
 	void *destructors;      /* 56: of the function's thread-locals; see tcb.c */
 	uint64_t program_signals;       /* 64: handlers of the program that ran here; waits compare it */
 	uint8_t signal_blocked; /* 72: the program believes it has blocked the preemption signal here */
 	uint16_t handlers;      /* 74: handlers of the program that are running on this TCB */
 	uint32_t sections;      /* 76: how much of `defer` is the program's own, by the control library's call */
+	void *locks;            /* 80: held, of those that forbid preemption; see policy_locks.c */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 

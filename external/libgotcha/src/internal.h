@@ -229,8 +229,8 @@ struct rows {
 	struct row *first;
 	size_t length;
 };
-extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_process, gotcha_rows_signals,
-	gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind, gotcha_rows_waits;
+extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_locks, gotcha_rows_process,
+	gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind, gotcha_rows_waits;
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
 #ifdef GOTCHA_TESTING
@@ -271,6 +271,10 @@ void gotcha_set_defer(uint32_t);
 bool gotcha_inherited_mask_enter(void);
 void gotcha_inherited_mask_leave(bool entered);
 int gotcha_threads_init(void);
+/* For waits of base that cannot be given up halfway: sleeps preemptibly, longer each time. */
+void gotcha_nap(long *duration_ns);
+bool gotcha_has_passed(clockid_t, const struct timespec *deadline);
+void gotcha_locks_forget(struct libgotcha_thread *);
 bool gotcha_program_action(int signal, struct sigaction *);
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask);
 /* The shadow of ld.so's _rtld_global_ro that the copies see; see policy_loader.c. */

@@ -169,7 +169,7 @@ static void threads_thrd_exit(int result) {
 static int (*sleep_for)(clockid_t, int, const struct timespec *, struct timespec *);
 
 /* Base's own waits cannot be given up halfway: these look, and sleep in between, for longer and longer. */
-static void nap(long *duration_ns) {
+void gotcha_nap(long *duration_ns) {
 	enum { SHORTEST_NS = 20000, LONGEST_NS = 1000000 };
 	*duration_ns = *duration_ns ? 2 * *duration_ns : SHORTEST_NS;
 	if (*duration_ns > LONGEST_NS)
@@ -178,7 +178,7 @@ static void nap(long *duration_ns) {
 	sleep_for(CLOCK_MONOTONIC, 0, &duration, NULL);
 }
 
-static bool has_passed(clockid_t clock, const struct timespec *deadline) {
+bool gotcha_has_passed(clockid_t clock, const struct timespec *deadline) {
 	struct shared_guard guard;
 	shared_enter(&guard);
 	struct timespec now;
@@ -193,11 +193,11 @@ static int threads_clockjoin(pthread_t thread, void **value, clockid_t clock, co
 		return EDEADLK;
 	if (deadline && (deadline->tv_nsec < 0 || deadline->tv_nsec >= 1000000000))
 		return EINVAL;
-	for (long duration_ns = 0;; nap(&duration_ns)) {
+	for (long duration_ns = 0;; gotcha_nap(&duration_ns)) {
 		int error = hosted_pthread_tryjoin_np((long) thread, (long) value, 0, 0, 0, 0);
 		if (error != EBUSY)
 			return error;
-		if (deadline && has_passed(clock, deadline))
+		if (deadline && gotcha_has_passed(clock, deadline))
 			return ETIMEDOUT;
 	}
 }
@@ -240,8 +240,8 @@ static int threads_aio_suspend(const struct aiocb *const list[], int length, con
 		deadline.tv_nsec %= 1000000000;
 	}
 	int error = 0;
-	for (long duration_ns = 0; !error && !is_one_done(list, length); nap(&duration_ns))
-		error = THIS.program_signals != program_signals ? EINTR : timeout && has_passed(CLOCK_MONOTONIC, &deadline) ? EAGAIN : 0;
+	for (long duration_ns = 0; !error && !is_one_done(list, length); gotcha_nap(&duration_ns))
+		error = THIS.program_signals != program_signals ? EINTR : timeout && gotcha_has_passed(CLOCK_MONOTONIC, &deadline) ? EAGAIN : 0;
 	if (error)
 		*(THIS.set ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
 	return error ? -1 : 0;

@@ -222,7 +222,8 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->defer = 1;
 	state->pending = state->mask_changed = 0;
 	state->handlers = state->sections = 0;
-	state->streams_locked = state->held = 0;
+	state->streams_locked = 0;
+	gotcha_locks_forget(state);
 }
 
 /* Context: another TCB than this one, preemption deferred. */
