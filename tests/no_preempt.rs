@@ -109,6 +109,27 @@ fn a_pause_inside_yields() {
     finish(linger, u64::MAX);
 }
 
+/// A section is whole even if what runs in it is another function, which has limits of its own.
+#[test]
+fn launching_inside() {
+    let _slots = slots(2);
+    let inside = AtomicU64::new(0);
+    let work = || {
+        no_preempt(|| {
+            inside.store(1, Relaxed);
+            assert!(launch(|| compute(Duration::from_millis(5)), u64::MAX).unwrap().is_completion());
+            assert!(launch(compute_for_ever, 2_000).unwrap().is_continuation());
+            inside.store(0, Relaxed);
+        });
+        compute_for_ever();
+    };
+    let start = Instant::now();
+    let linger = launch(work, 1_000).unwrap();
+    assert_eq!(inside.load(Relaxed), 0, "stopped in the section");
+    assert!(linger.is_continuation());
+    assert!(start.elapsed() >= Duration::from_millis(7));
+}
+
 /// A lock that the caller takes too.
 #[test]
 fn a_lock_shared_with_the_caller() {
