@@ -14,7 +14,12 @@ use std::time::{Duration, Instant};
 const TOPICS: [&str; 7] = ["heap", "loader", "process", "signals", "streams", "threads", "waits"];
 
 /// Rows whose absence no test can show, by reason.
-const NOT_SHOWN: [(&str, &str); 16] = [
+const NOT_SHOWN: [(&str, &str); 17] = [
+    (
+        "tests/pthread_locks.rs is about these",
+        "pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_mutex_clocklock pthread_mutex_consistent \
+         pthread_mutex_lock pthread_mutex_timedlock pthread_mutex_trylock pthread_mutex_unlock",
+    ),
     ("prevents a coincidence that tests/signal_masks.rs brings about in some of its runs only", "raise"),
     (
         "its work is done by functions that have rows, which the libset's copy calls too",

@@ -503,16 +503,17 @@ static int signals_sigtimedwait(const sigset_t *set, siginfo_t *info, const stru
 /* To the calling thread. Ordinary signals do not queue: one that is sent while an expiry of ours is pending
  * would be lost in it, so none may be. A virtual TCB carries the kernel thread's tid meanwhile. */
 static long send_to_self(forwarded *base, int signal, SIX_PARAMETERS) {
-	struct shared_guard guard;
-	shared_enter(&guard);
+	/* own copy, in its libset: the handler may be one that runs there */
+	forwarded *function = in_libset() ? libc_copy(THIS.set, base) : base;
+	deferred_enter();
 	if (signal == gotcha_preemption_signal && is_launching_thread() && gotcha_callbacks.silence)
 		gotcha_callbacks.silence();
 	int *tid = (int *) (thread_pointer() + gotcha_layout.tid), saved = *tid;
 	if (THIS.is_virtual)
 		*tid = *(int *) (THIS.host + gotcha_layout.tid);
-	long result = base(SIX_ARGUMENTS);
+	long result = function(SIX_ARGUMENTS);
 	*tid = saved;
-	shared_leave(&guard);
+	deferred_leave();
 	return result;
 }
 
