@@ -48,7 +48,7 @@ fn files() {
 #[test]
 fn descriptors_cross_the_boundary() {
     let _slots = slots(1);
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let (mut reader, mut writer) = support::pipe();
     let mut writer_inside = writer.try_clone().unwrap();
     let file = launch(
         move || {
@@ -186,7 +186,7 @@ fn sleeping_outside_after_a_launch() {
 #[test]
 fn reading_from_a_pipe() {
     let _slots = slots(1);
-    let (mut reader, mut writer) = std::io::pipe().unwrap();
+    let (mut reader, mut writer) = support::pipe();
     thread::scope(|scope| {
         scope.spawn(move || {
             for number in 0..20_u8 {

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use inger::{Linger, resume};
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::process::{Command, Output};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -65,6 +67,16 @@ pub(crate) fn finish<T: Send>(mut linger: Linger<'_, T>, slice_us: u64) -> (T, u
         slices += 1;
     }
     (linger.completion().expect("the function's result"), slices)
+}
+
+/// Both ends of a pipe. (`std::io::pipe` is newer than the declared Rust version.)
+pub(crate) fn pipe() -> (File, File) {
+    let mut ends = [0; 2];
+    // SAFETY: the array is as long as the kernel expects; the descriptors are new, and nobody else's.
+    unsafe {
+        assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
+        (File::from_raw_fd(ends[0]), File::from_raw_fd(ends[1]))
+    }
 }
 
 /// Set in a child: which scenario it is to run.
