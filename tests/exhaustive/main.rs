@@ -5,7 +5,8 @@
 //! It tests one expiry at a time, not several within one window, except where a scenario's window is
 //! what follows an expiry. At the same places, but at fewer of them, signals of the program arrive.
 //! An instruction in a loop is interrupted in its first rounds only, and in a debug build, whose code is
-//! several times as long, only every so many-th one is; with `INGER_CI` set all are.
+//! several times as long, only every so many-th one is; with `INGER_CI` set and without
+//! debug assertions all are.
 
 mod marks;
 mod scenarios;
@@ -63,8 +64,8 @@ const EXPIRY: &[(Event, usize)] = &[(Event::Expiry, 1)];
 fn options(scenario: &Scenario) -> Options {
     let events = match () {
         () if !scenario.program_signals => EXPIRY,
-        () if std::env::var_os("INGER_CI").is_some() => THOROUGH,
         () if cfg!(debug_assertions) => QUICK,
+        () if std::env::var_os("INGER_CI").is_some() => THOROUGH,
         () => FAIR,
     };
     let (failures_max, patience) = match scenario.expect {
