@@ -210,10 +210,13 @@ AWAITS(msgsnd, msgrcv(queue, &text, sizeof text.bytes, 0, 0),
 	while (!msgsnd(queue, &text, sizeof text.bytes, IPC_NOWAIT)); int r = msgsnd(queue, &text, sizeof text.bytes, 0); int e = errno; discard(); REQUIRE(!r, e))
 static void open_queue(void) {
 	struct mq_attr limits = { .mq_maxmsg = 1, .mq_msgsize = 64 };
-	posix_queue = mq_open("/inger-waits", O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
+	/* several of these programs run at the same time */
+	char name[32];
+	snprintf(name, sizeof name, "/inger-waits-%d", (int) getpid());
+	posix_queue = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0600, &limits);
 	if (posix_queue == (mqd_t) -1)
 		SKIP("no POSIX message queues here");
-	mq_unlink("/inger-waits");
+	mq_unlink(name);
 }
 #define QUEUES(name, event, ...) \
 	AWAITS(name, event, __VA_ARGS__; discard()) \
