@@ -54,6 +54,56 @@ static void faults_leave_preemption_open(void (*function)(void *)) {
 	cancel(&linger);
 }
 
+/* The C library's own cleanup handlers: a list in struct pthread, of nodes on the stack. */
+struct cleanup {
+	void (*routine)(void *);
+	void *argument;
+	int type;
+	struct cleanup *previous;
+};
+void _pthread_cleanup_push(struct cleanup *, void (*)(void *), void *);
+
+static int cleanups;
+static void clean_up(void *unused) {
+	(void) unused;
+	cleanups++;
+}
+
+static void stop_within_cleanup(void *unused) {
+	(void) unused;
+	char room[4096];
+	struct cleanup cleanup;
+	__asm__ volatile("" :: "r" (room) : "memory");
+	_pthread_cleanup_push(&cleanup, clean_up, NULL);
+	pause();
+}
+
+static void jump_over(void *target) {
+	char room[16384];
+	__asm__ volatile("" :: "r" (room) : "memory");
+	longjmp(target, 1);
+}
+
+static void jump_up(void *jumps) {
+	jmp_buf here;
+	if (!setjmp(here))
+		jump_over(here);
+	++*(int *) jumps;
+}
+
+/* longjmp() runs the handlers between the jump and its target: a cancelled function's are not among them. */
+static void cancelled_cleanup_is_forgotten(void) {
+	for (int i = 0; i < 100; i++) {
+		linger_t linger = launch(stop_within_cleanup, NO_LIMIT, NULL);
+		CHECK(linger.is_yielded);
+		cancel(&linger);
+		int jumps = 0;
+		linger = launch(jump_up, NO_LIMIT, &jumps);
+		CHECK(linger.is_complete && jumps == 1);
+	}
+	CHECK(cleanups == 0);
+}
+
 int main(int argc, char **argv) {
 	if (argc > 1 && !strcmp(argv[1], "out")) {
 		if (!setjmp(launcher))
@@ -68,6 +118,7 @@ int main(int argc, char **argv) {
 	faults_leave_preemption_open(fault_often);
 	sigaction(SIGSEGV, &none, NULL);
 	faults_leave_preemption_open(install_and_fault);
+	cancelled_cleanup_is_forgotten();
 	/* and outside */
 	volatile int faults = 0;
 	sigaction(SIGSEGV, &action, NULL);

@@ -109,6 +109,10 @@ static int derive_thread(void) {
 	struct glibc_layout *layout = &gotcha_layout;
 	uintptr_t self = thread_pointer();
 	size_t bits;
+	const uint32_t *size = private_symbol("_thread_db_sizeof_pthread");
+	if (!size || *size > TCB_SEARCH_BYTES)
+		return unknown("no description of struct pthread");
+	layout->size_bytes = *size;
 	if (*(uintptr_t *) self != self)
 		return unknown("the TCB does not begin with its own address");
 	if (!field("_thread_db_pthread_tid", &bits, &layout->tid) || bits != 32)
@@ -128,6 +132,8 @@ static int derive_thread(void) {
 	layout->robust_prev = layout->robust_head - sizeof(void *);
 	if (*(uintptr_t *) (self + layout->robust_prev) == 0)
 		return unknown("pthread.robust_prev is not before the robust list");
+	if (layout->tid + sizeof(int) > *size || layout->list + 2 * sizeof(void *) > *size || layout->robust_head + 3 * sizeof(void *) > *size)
+		return unknown("struct pthread is smaller than what it holds");
 	/* public since 2.35; libc.so defines it, and it is the offset from the thread pointer */
 	const ptrdiff_t *rseq_offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
 	const unsigned *rseq_size = dlsym(RTLD_DEFAULT, "__rseq_size");

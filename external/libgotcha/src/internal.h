@@ -303,6 +303,7 @@ static inline bool in_libset(void) {
 
 /* Offsets in struct pthread, from the thread pointer.  Each is derived at start-up; see glibc.c. */
 struct glibc_layout {
+	size_t size_bytes;
 	size_t tid, list, robust_prev, robust_head, stackblock, stackblock_size;
 	size_t specific;                /* array of pointers to blocks of thread-specific data */
 	size_t specific_first;          /* the first block, inside struct pthread */

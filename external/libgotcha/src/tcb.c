@@ -240,28 +240,37 @@ void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	reset_state(state);
 }
 
-/* Thread-specific data of the C library's keys: forgotten, without destructors. */
-static void clear_specific(uintptr_t tcb) {
+/* What a cancelled function leaves in struct pthread is nobody's any more: cleanup handlers whose frames are
+ * gone, locks held (the new tid owns none of them), thread-specific data, which goes without destructors. All
+ * of it starts anew but for what is allocated. */
+static void clear_thread(struct libgotcha_tcb *tcb) {
 	const struct glibc_layout *layout = &gotcha_layout;
-	void **blocks = (void **) (tcb + layout->specific);
-	memset((void *) (tcb + layout->specific_first), 0, SPECIFIC_PER_BLOCK * layout->datum_size);
+	uintptr_t thread = tcb->thread_pointer;
+	uintptr_t dtv = *(uintptr_t *) (thread + 0x08);
+	uintptr_t *blocks = (uintptr_t *) (thread + layout->specific), kept[SPECIFIC_BLOCKS];
+	uintptr_t stack = *(uintptr_t *) (thread + layout->stackblock);
+	size_t stack_size_bytes = *(size_t *) (thread + layout->stackblock_size);
+	memcpy(kept, blocks, sizeof kept);
+	memset((void *) thread, 0, layout->size_bytes);
+	fill_tcb(thread);
+	*(uintptr_t *) (thread + 0x08) = dtv;
+	*(uintptr_t *) (thread + layout->stackblock) = stack;
+	*(size_t *) (thread + layout->stackblock_size) = stack_size_bytes;
 	for (size_t i = 1; i < SPECIFIC_BLOCKS; i++)
-		if (blocks[i])
-			memset(blocks[i], 0, SPECIFIC_PER_BLOCK * layout->datum_size);
+		if ((blocks[i] = kept[i]))
+			memset((void *) kept[i], 0, SPECIFIC_PER_BLOCK * layout->datum_size);
 }
 
 void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
 	struct blocks *blocks = tcb->blocks;
 	for (size_t i = 0; i < blocks->rolled_len; i++)
 		memcpy(blocks->rolled[i].address, blocks->rolled[i].image, blocks->rolled[i].size_bytes);
-	clear_specific(tcb->thread_pointer);
+	clear_thread(tcb);
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer);
 	for (struct destructor *next; state->destructors; state->destructors = next) {
 		next = ((struct destructor *) state->destructors)->next;
 		gotcha_base_free(state->destructors);
 	}
-	/* a lock that the cancelled function held is owned by nobody who will be known again */
-	*(int *) (tcb->thread_pointer + gotcha_layout.tid) = gotcha_new_tid();
 }
 
 /* nptl/nptl_deallocate_tsd.c: destructors run in up to PTHREAD_DESTRUCTOR_ITERATIONS rounds, since
