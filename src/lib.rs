@@ -127,6 +127,7 @@
 //! | `LIBGOTCHA_SKIP` | colon-separated names of programs in which every launch fails, with nothing intercepted |
 //! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired |
 //! | `LIBGOTCHA_LOADER` | which engine makes the copies: `dlmopen` (default), `clone` |
+//! | `LIBGOTCHA_GDB` | `1`: debuggers are told of the `clone` engine's copies; they then read each library once for each |
 //! | `LIBGOTCHA_NOFSGSBASE` | set: the thread pointer is set by a system call, even where an instruction could |
 //!
 //! # Source

@@ -26,36 +26,67 @@ fn debuggee() {
     }
 }
 
-#[test]
-fn backtrace_leads_to_the_launcher() {
+/// What gdb writes; `None` without gdb.
+fn debug(environment: &[(&str, &str)]) -> Option<String> {
     if Command::new("gdb").arg("--version").stdout(Stdio::null()).status().is_err() {
         assert!(std::env::var_os("INGER_CI").is_none(), "gdb is not installed");
         println!("skipped: gdb is not installed");
-        return;
+        return None;
     }
     let program = std::env::current_exe().expect("a running program");
     let begin = Instant::now();
-    // A debugger that hangs is killed, and what it has not written is missed below.
+    // A debugger that hangs is killed, and what it has not written is missed by the callers.
     let output = Command::new("timeout")
         .args(["--signal=KILL", "60", "gdb", "-nx", "-q", "-batch"])
         .args(["-iex", "set debuginfod enabled off"])
         .args(["-ex", "break inger_debugged_function", "-ex", "run", "-ex", "delete"])
-        .args(["-ex", "break snprintf", "-ex", "continue", "-ex", "backtrace", "-ex", "delete", "-ex", "continue"])
+        .args(["-ex", "break snprintf", "-ex", "continue", "-ex", "backtrace", "-ex", "delete"])
+        .args(["-ex", "finish", "-ex", "info locals", "-ex", "continue"])
         .arg("--args")
         .arg(&program)
         .args(["debuggee", "--exact", "--nocapture", "--test-threads=1"])
         .env(DEBUGGEE, "1")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .output()
         .expect("timeout is part of coreutils");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let context = || format!("after {:?}:\n{text}\n{}", begin.elapsed(), String::from_utf8_lossy(&output.stderr));
-    assert!(begin.elapsed() < Duration::from_secs(60), "{}", context());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(begin.elapsed() < Duration::from_secs(60), "after {:?}:\n{text}\n{errors}", begin.elapsed());
+    assert!(text.contains("digits: Some(5)"), "{text}\n{errors}");
+    Some(text)
+}
+
+/// A breakpoint in the copy's `snprintf` is hit, and the frames are in order.
+fn stops_in_the_copy(text: &str) -> bool {
     let frames: Vec<_> = text.lines().filter(|line| line.starts_with('#')).collect();
     let position = |name: &str| frames.iter().position(|frame| frame.contains(name));
     let (library, function) = (position("snprintf"), position("inger_debugged_function"));
     let base = position("<signal handler called>");
     let launcher = frames.iter().rposition(|frame| frame.contains("debugger::debuggee"));
-    assert!(library.is_some() && library < function && function < base && base < launcher, "{}", context());
-    assert!(text.contains("digits: Some(5)"), "{}", context());
+    library.is_some() && library < function && function < base && base < launcher
+}
+
+#[test]
+fn backtrace_leads_from_a_namespace_to_the_launcher() {
+    if let Some(text) = debug(&[("LIBGOTCHA_LOADER", "dlmopen")]) {
+        assert!(stops_in_the_copy(&text), "{text}");
+    }
+}
+
+#[test]
+fn backtrace_leads_from_a_clone_to_the_launcher() {
+    if let Some(text) = debug(&[("LIBGOTCHA_LOADER", "clone"), ("LIBGOTCHA_GDB", "1")]) {
+        assert!(stops_in_the_copy(&text), "{text}");
+        assert!(text.contains("number = 12345") || text.contains("number=12345"), "{text}");
+        assert!(text.contains("text = "), "{text}");
+    }
+}
+
+/// Negative control of the above.
+#[test]
+fn clones_are_not_announced_unasked() {
+    if let Some(text) = debug(&[("LIBGOTCHA_LOADER", "clone")]) {
+        assert!(!stops_in_the_copy(&text), "{text}");
+    }
 }

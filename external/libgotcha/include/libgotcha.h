@@ -25,6 +25,7 @@
  *                        functions run in the starting libset, and are not preempted
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
  *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired
+ *   LIBGOTCHA_GDB        "1": debuggers are told of the clone engine's copies
  *   LIBGOTCHA_NOFSGSBASE set: thread pointers are set by a system call even where an instruction could
  */
 #ifndef LIBGOTCHA_H

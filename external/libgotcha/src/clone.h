@@ -41,6 +41,10 @@ struct libset *gotcha_image_at(uintptr_t address, size_t *object);
 int gotcha_plan_extend(size_t from, size_t to);
 void gotcha_plan_apply(struct libset *, size_t from, size_t to);
 
+/* clone_gdb.c */
+int gotcha_gdb_publish(struct libset *, size_t from, size_t to);
+void gotcha_gdb_withdraw(struct libset *);
+
 /* clone_init.c */
 int gotcha_clone_initialise(struct libset *, size_t from, size_t to);
 

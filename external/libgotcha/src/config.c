@@ -22,7 +22,7 @@ static const char *const obsolete[] = {
 };
 static const char *const known[] = {
 	"LIBGOTCHA_NUMGROUPS", "LIBGOTCHA_LOADER", "LIBGOTCHA_SHARED", "LIBGOTCHA_SKIP", "LIBGOTCHA_TRACE",
-	"LIBGOTCHA_NOFSGSBASE",
+	"LIBGOTCHA_NOFSGSBASE", "LIBGOTCHA_GDB",
 #ifdef GOTCHA_TESTING
 	"LIBGOTCHA_TEST_OFF",
 #endif
@@ -151,6 +151,8 @@ int gotcha_config_init(void) {
 		read_shared(value);
 	if ((value = getenv("LIBGOTCHA_TRACE")))
 		read_trace(value);
+	if ((value = getenv("LIBGOTCHA_GDB")) && strcmp(value, "0"))
+		gotcha_config.tells_debugger = true;
 	warn_unknown();
 	return 0;
 }

@@ -23,6 +23,10 @@ static int make(struct libset *set, size_t from, size_t to) {
 		return error;
 	gotcha_plan_apply(set, from, to);
 	set->copies_len = to;
+	/* before its constructors run: they may be what is to be looked at */
+	error = gotcha_gdb_publish(set, from, to);
+	if (error)
+		return error;
 	if (!from) {
 		gotcha_libset_find_libc(set);
 		error = gotcha_tcb_make(set, &set->first_tcb);
@@ -36,8 +40,10 @@ static int make(struct libset *set, size_t from, size_t to) {
 
 static int create(struct libset *set) {
 	int error = make(set, 0, gotcha_image_objects);
-	if (error)
+	if (error) {
+		gotcha_gdb_withdraw(set);
 		gotcha_image_unmap(set);
+	}
 	return error;
 }
 

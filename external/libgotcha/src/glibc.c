@@ -23,6 +23,7 @@ void *(*gotcha_dl_allocate_tls)(void *);
 void *(*gotcha_tls_get_addr)(size_t (*)[2]);
 void (*gotcha_base_ctype_init)(void);
 int *(*gotcha_base_errno)(void);
+void (*gotcha_dl_debug_state)(void);
 
 /* ld.so's struct pthread is about 2.3 KiB; offsets beyond this are nonsense. */
 enum { TCB_SEARCH_BYTES = 8192 };
@@ -204,6 +205,9 @@ static int bind_private(void) {
 	*(void **) &gotcha_base_ctype_init = private_symbol("__ctype_init");
 	*(void **) &gotcha_base_errno = dlsym(RTLD_DEFAULT, "__errno_location");
 	*(void **) &gotcha_tls_get_addr = dlsym(RTLD_DEFAULT, "__tls_get_addr");
+	/* elf/dl-debug.c: the list of namespaces is as old as the public _dl_find_object */
+	if (dlsym(RTLD_DEFAULT, "_dl_find_object"))
+		*(void **) &gotcha_dl_debug_state = private_symbol("_dl_debug_state");
 	if (!gotcha_dl_allocate_tls || !gotcha_base_ctype_init || !gotcha_base_errno || !gotcha_tls_get_addr)
 		return unknown("_dl_allocate_tls or __ctype_init is missing");
 	return 0;

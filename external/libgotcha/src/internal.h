@@ -317,6 +317,8 @@ extern struct glibc_layout gotcha_layout;
 extern void *(*gotcha_dl_allocate_tls)(void *);
 extern void *(*gotcha_tls_get_addr)(size_t (*)[2]);
 extern void (*gotcha_base_ctype_init)(void);
+/* Debuggers stop here to look at ld.so's lists of objects. NULL before 2.35. */
+extern void (*gotcha_dl_debug_state)(void);
 int gotcha_glibc_init(void);
 /* The stack pointer that a jmp_buf holds. */
 uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
@@ -330,6 +332,7 @@ struct config {
 	char *shared[64];
 	size_t shared_len;
 	bool trace_libsets;
+	bool tells_debugger;
 };
 extern struct config gotcha_config;
 int gotcha_config_init(void);
