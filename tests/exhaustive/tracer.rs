@@ -63,6 +63,7 @@ pub(crate) fn run(scenario: &str, options: Options) -> Result<Outcome, String> {
     outcome
 }
 
+#[derive(Debug)]
 enum Halt {
     /// A mark, with its meaning.
     Mark(u8),
@@ -138,7 +139,7 @@ impl Trunk {
         let mut outcome = Outcome::default();
         let mut visits = HashMap::new();
         loop {
-            let registers = registers(self.pid)?;
+            let registers = self.registers_after_step()?;
             if self.hello.ends.contains(&(registers.rip as usize)) {
                 return Ok(outcome);
             }
@@ -200,6 +201,17 @@ impl Trunk {
         }
     }
 
+    /// Of a step over popfq the kernel believes that it has set the trap flag, and leaves it set. Nothing here does.
+    fn registers_after_step(&self) -> Result<libc::user_regs_struct, String> {
+        const TRAP_FLAG: u64 = 1 << 8;
+        let mut registers = registers(self.pid)?;
+        if registers.eflags & TRAP_FLAG != 0 {
+            registers.eflags &= !TRAP_FLAG;
+            set_registers(self.pid, &registers)?;
+        }
+        Ok(registers)
+    }
+
     /// One branch, from these registers of the trunk. The outer error is the tracer's, the inner the branch's.
     fn branch(
         &self,
@@ -215,8 +227,9 @@ impl Trunk {
         // not in a system call, else the kernel might restart it
         away.orig_rax = u64::MAX;
         set_registers(self.pid, &away)?;
-        let Halt::Breakpoint = self.go_on(libc::PTRACE_CONT, 0)? else {
-            return Err("no branch".into());
+        let halt = self.go_on(libc::PTRACE_CONT, 0)?;
+        let Halt::Breakpoint = halt else {
+            return Err(format!("no branch, but {halt:?}"));
         };
         let branch = self::registers(self.pid)?.rax as i32;
         set_registers(self.pid, registers)?;
