@@ -1,11 +1,14 @@
 //! C and C++ programs against libinger.so: each is built and run as position-independent and not, bound
 //! lazily and at once, with and without optimisation.
 
+#[path = "support/c.rs"]
+mod c;
+
+use c::{library_folder, run};
 use std::ffi::OsStr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 // ---------------------------------------------------------------------------------- building
@@ -18,33 +21,16 @@ const VARIANTS: [(&str, &[&str]); 4] = [
     ("nopie-lazy-O2", &["-fno-pie", "-no-pie", "-Wl,-z,lazy", "-O2"]),
 ];
 
-/// Where libinger.so lies: beside the program that cargo has built, or one folder down.
-fn library_folder() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let target = Path::new(env!("CARGO_BIN_EXE_inger")).parent().expect("a program lies in a folder");
-        let age = |folder: &PathBuf| folder.join("libinger.so").metadata().and_then(|data| data.modified()).ok();
-        let folders = [target.to_path_buf(), target.join("deps")];
-        let newest = folders.into_iter().filter(|folder| age(folder).is_some()).max_by_key(age);
-        newest.expect("cargo builds libinger.so with the tests")
-    })
-}
-
 /// A folder of this process's, gone with the last of its users.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output();
-    output.unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// Compiles and links; warnings are errors.
 fn build(source: &str, program: &Path, flags: &[&str], libraries: &[&str]) {
     let cplusplus = source.ends_with(".cpp") || flags.contains(&"c++");
     let compiler = if cplusplus { "c++" } else { "cc" };
-    let output = run(Command::new(compiler)
+    run(Command::new(compiler)
         .arg(if cplusplus { "-std=c++17" } else { "-std=c11" })
         .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude", "-pthread"])
         .args(flags)
@@ -54,7 +40,6 @@ fn build(source: &str, program: &Path, flags: &[&str], libraries: &[&str]) {
         .arg("-L")
         .arg(library_folder())
         .args(libraries));
-    assert!(output.status.success(), "{source} {flags:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 // ---------------------------------------------------------------------------------- running
@@ -207,12 +192,8 @@ fn cplusplus() {
 
 /// A library that the program is linked with, from tests/c.
 fn build_library(source: &str, library: &Path) {
-    let output = run(Command::new("cc")
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"])
-        .arg(Path::new("tests/c").join(source))
-        .arg("-o")
-        .arg(library));
-    assert!(output.status.success(), "{source}:\n{}", String::from_utf8_lossy(&output.stderr));
+    let source = Path::new("tests/c").join(source);
+    run(c::compiler().args(["-std=gnu11", "-O1", "-shared", "-fPIC"]).arg(source).arg("-o").arg(library));
 }
 
 #[test]
@@ -395,10 +376,9 @@ fn header_compiles_with_clang() {
     }
     for (language, standard) in [("c", "-std=c11"), ("c++", "-std=c++17")] {
         for order in ["-DUNISTD_FIRST", "-DUNISTD_LAST"] {
-            let output = run(Command::new("clang")
+            run(Command::new("clang")
                 .args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Iinclude"])
                 .args(["-x", language, standard, order, "tests/c/include_order.c"]));
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
     }
 }
@@ -406,7 +386,6 @@ fn header_compiles_with_clang() {
 /// The dynamic section and symbols of libinger.so, as readelf tells them.
 fn readelf(option: &str) -> String {
     let output = run(Command::new("readelf").args(["--wide", option]).arg(library_folder().join("libinger.so")));
-    assert!(output.status.success(), "readelf comes with the linker");
     String::from_utf8(output.stdout).expect("readelf prints text")
 }
 

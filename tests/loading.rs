@@ -1,29 +1,18 @@
 //! Programs whose libraries the dynamic linker binds, finds and opens in special ways: what that means does not
 //! change once libsets exist. Former defects, one scenario each; with both engines.
 
-use std::path::{Path, PathBuf};
+#[path = "support/c.rs"]
+mod c;
+
+use c::library_folder;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 const ENGINES: [&str; 2] = ["dlmopen", "clone"];
 
 fn compile(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("cc")
-        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC"])
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .expect("a C compiler");
-    assert!(output.status.success(), "{arguments:?}:\n{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Where libinger.so lies: beside the program that cargo has built, or one folder down.
-fn library_folder() -> PathBuf {
-    let target = Path::new(env!("CARGO_BIN_EXE_inger")).parent().expect("a program lies in a folder");
-    let age = |folder: &PathBuf| folder.join("libinger.so").metadata().and_then(|data| data.modified()).ok();
-    let folders = [target.to_path_buf(), target.join("deps")];
-    let newest = folders.into_iter().filter(|folder| age(folder).is_some()).max_by_key(age);
-    newest.expect("cargo builds libinger.so with the tests")
+    c::run(c::compiler().args(["-std=gnu11", "-O1", "-fPIC"]).args(arguments).current_dir(folder));
 }
 
 /// The program, and its libraries in the same folder and two below it.
@@ -46,14 +35,10 @@ fn folder() -> &'static Path {
             let runpath = ["-DNAME=\"main\"", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/plugins"];
             build("needed/libmain.so", &runpath);
             build("slow.so", &["-DSLEEPS", "-Lneeded", "-lmain"]);
-            let include = format!("-I{}", Path::new(env!("CARGO_MANIFEST_DIR")).join("include").display());
             let program = sources.join("program.c").display().to_string();
             let inger = format!("-L{}", library_folder().display());
             let rpath = format!("-Wl,-rpath,{}", library_folder().display());
-            compile(
-                path,
-                &[&include, &program, "-o", "program", &inger, "-linger", &rpath, "-Lneeded", "-lmain", "-pthread"],
-            );
+            compile(path, &[&program, "-o", "program", &inger, "-linger", &rpath, "-Lneeded", "-lmain", "-pthread"]);
             folder
         })
         .path()

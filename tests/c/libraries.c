@@ -2,9 +2,9 @@
  * slices of 40 us, and give what they give when they are called plainly; half of them are cancelled at a
  * random point first. Prints one line; exit status 0 if all is well. */
 #define _GNU_SOURCE
-#include <dirent.h>
+#include "counts.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <libinger.h>
 #include <libxml/parser.h>
 #include <libxml/xpath.h>
@@ -272,25 +272,6 @@ static void interleave(struct job *jobs, int round) {
 			_exit(1);
 		}
 	}
-}
-
-static size_t count_descriptors(void) {
-	DIR *folder = opendir("/proc/self/fd");
-	size_t count = 0;
-	while (readdir(folder))
-		count++;
-	closedir(folder);
-	return count;
-}
-static size_t count_mappings(void) {
-	int file = open("/proc/self/maps", O_RDONLY);
-	static char buffer[1 << 16];
-	size_t lines = 0;
-	for (ssize_t length; (length = read(file, buffer, sizeof buffer)) > 0; )
-		for (ssize_t i = 0; i < length; i++)
-			lines += buffer[i] == '\n';
-	close(file);
-	return lines;
 }
 
 int main(int argc, char **argv) {

@@ -120,6 +120,18 @@ std::arch::global_asm!(
 \name:
 .endm
 
+/* What a call preserves. */
+.macro EX_PUSH
+	.irp register, rbp,rbx,r12,r13,r14,r15
+	push	%\register
+	.endr
+.endm
+.macro EX_POP
+	.irp register, r15,r14,r13,r12,rbx,rbp
+	pop	%\register
+	.endr
+.endm
+
 /* nopl kind(%rax) */
 .macro EX_MARK kind
 	int3
@@ -179,12 +191,7 @@ EX_FUNCTION exhaustive_branch
 
 /* u32 exhaustive_checked(function, argument, mxcsr, x87) */
 EX_FUNCTION exhaustive_checked
-	push	%rbp
-	push	%rbx
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	EX_PUSH
 	sub	$24, %rsp
 	stmxcsr	(%rsp)
 	fnstcw	4(%rsp)
@@ -234,12 +241,7 @@ EX_FUNCTION exhaustive_checked
 	ldmxcsr	(%rsp)
 	fldcw	4(%rsp)
 	add	$24, %rsp
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbx
-	pop	%rbp
+	EX_POP
 	ret
 
 /* Values in all registers and in the red zone; then a mark; then waits until it has been preempted, and
@@ -250,12 +252,7 @@ EX_FUNCTION exhaustive_checked
 .endm
 .macro EX_REGISTERS name, at, end
 EX_FUNCTION \name
-	push	%rbp
-	push	%rbx
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	EX_PUSH
 	fld1
 	fldpi
 	.irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
@@ -324,12 +321,7 @@ EX_FUNCTION \name
 	and	$0x4500, %eax
 	cmp	$0x4000, %eax
 	jne	9f
-	pop	%r15
-	pop	%r14
-	pop	%r13
-	pop	%r12
-	pop	%rbx
-	pop	%rbp
+	EX_POP
 	ret
 9:	ud2
 .endm
@@ -370,6 +362,8 @@ exhaustive_patterns:
 	.endr
 	.popsection
 	.purgem	EX_FUNCTION
+	.purgem	EX_PUSH
+	.purgem	EX_POP
 	.purgem	EX_MARK
 	.purgem	EX_EXPECT
 	.purgem	EX_COMPARE

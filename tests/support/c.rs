@@ -22,6 +22,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
 /// The C compiler, with the header's folder, no warnings allowed.
 pub(crate) fn compiler() -> Command {
     let mut command = Command::new("cc");
-    command.args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", "-Iinclude"]);
+    let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include");
+    command.args(["-std=c11", "-D_DEFAULT_SOURCE", "-Wall", "-Wextra", "-Werror", include]);
     command
 }
