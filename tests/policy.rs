@@ -165,8 +165,12 @@ fn run(topic: &str, check: &str, mode: &str, off: Option<&str>, limit: Duration)
     if let Some(row) = off {
         command.env("LIBGOTCHA_TEST_OFF", row);
     }
+    // What it writes goes with the folder, however it ends.
+    let folder = built().programs.join(format!("{topic}-{check}-{mode}-{}", off.unwrap_or("on")));
+    std::fs::create_dir_all(&folder).expect("a folder for the check");
+    command.current_dir(&folder);
     // A pipe would be held open by what a check leaves running.
-    let report = built().programs.join(format!("{topic}-{check}-{mode}-{}", off.unwrap_or("on")));
+    let report = folder.join("report");
     let file = std::fs::File::create(&report).expect("a file for the report");
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the program starts");
@@ -181,7 +185,7 @@ fn run(topic: &str, check: &str, mode: &str, off: Option<&str>, limit: Duration)
         std::thread::sleep(Duration::from_millis(1));
     };
     let text = std::fs::read_to_string(&report).unwrap_or_default();
-    let _ = std::fs::remove_file(&report);
+    let _ = std::fs::remove_dir_all(&folder);
     match status.code() {
         Some(0) => Outcome::Passed,
         Some(77) => {

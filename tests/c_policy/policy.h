@@ -2,14 +2,16 @@
  * the policy table that it guards: switched off (LIBGOTCHA_TEST_OFF), they make it fail.
  *
  *   program list                   the checks and their rows
- *   program CHECK plain|sliced     one check; its functions run in one go, or in slices of 50 us
+ *   program CHECK plain|sliced     one check; its functions run in one go, or in slices of 50 us;
+ *                                  what it writes is left in the current folder
  *
  * Exit status: 0 passed, 77 cannot run here (the reason is printed), anything else failed. */
 #ifndef POLICY_H
 #define POLICY_H
 
 #define _GNU_SOURCE
-#include <dirent.h>
+#include "../c/counts.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -85,33 +87,12 @@ static inline void inside(void (*function)(void *), void *argument) {
 /* Repeats what follows for a while, so that slices end in it; once if there are no slices. */
 #define ROUNDS(us) for (uint64_t end = now_us() + (us), first = 1; first || (sliced && now_us() < end); first = 0)
 
-static inline void spin(uint64_t us) {
-	for (uint64_t end = now_us() + us; now_us() < end; )
+/* Does the timer stop the calling function, if there are slices? By work and not by time: the machine may be busy. */
+static inline bool is_preempted(unsigned long times) {
+	unsigned long before = preemptions;
+	for (unsigned long left = 1ul << 28; sliced && preemptions - before < times && left; left--)
 		;
-}
-
-static inline size_t count_entries(const char *path) {
-	DIR *folder = opendir(path);
-	REQUIRE(folder);
-	size_t count = 0;
-	while (readdir(folder))
-		count++;
-	closedir(folder);
-	return count;
-}
-static inline size_t count_descriptors(void) {
-	return count_entries("/proc/self/fd");
-}
-static inline size_t count_mappings(void) {
-	int file = open("/proc/self/maps", 0);
-	REQUIRE(file >= 0);
-	static char buffer[1 << 16];
-	size_t lines = 0;
-	for (ssize_t length; (length = read(file, buffer, sizeof buffer)) > 0; )
-		for (ssize_t i = 0; i < length; i++)
-			lines += buffer[i] == '\n';
-	close(file);
-	return lines;
+	return !sliced || preemptions - before >= times;
 }
 
 /* Cancels `function`, which does not end by itself, at many random points. */

@@ -166,7 +166,10 @@ SLEEPS(connect, int s = connecting(); int r = connect(s, (struct sockaddr *) &ad
 
 static int event_us = WAIT_US;
 static void (*raise_event)(void);
+static volatile bool awaited;
 static void *later(void *unused) {
+	while (!awaited || (sliced && !preemptions))
+		usleep(100);
 	usleep(event_us);
 	raise_event();
 	return unused;
@@ -177,6 +180,7 @@ static void *later(void *unused) {
 	} \
 	static void await_##name(void *unused) { \
 		(void) unused; \
+		awaited = true; \
 		__VA_ARGS__; \
 	} \
 	static void check_##name(void) { \
@@ -193,21 +197,35 @@ static int semaphores, queue;
 static mqd_t posix_queue;
 static struct aiocb request;
 static int request_pipe[2];
+/* They outlive the process, however that ends: another one waits for its end. */
+static void discard_at_end(void) {
+	int alive[2];
+	REQUIRE(!pipe(alive));
+	pid_t child = fork();
+	REQUIRE(child >= 0);
+	if (child) {
+		close(alive[0]);
+		return;
+	}
+	close(alive[1]);
+	while (read(alive[0], buffer, 1) < 0)
+		;
+	semctl(semaphores, 0, IPC_RMID);
+	msgctl(queue, IPC_RMID, NULL);
+	_exit(0);
+}
 static void prepare(void) {
 	sem_init(&semaphore, 0, 0);
 	semaphores = semget(IPC_PRIVATE, 1, 0600);
 	queue = msgget(IPC_PRIVATE, 0600);
 	REQUIRE(semaphores >= 0 && queue >= 0);
+	discard_at_end();
 }
-static void discard(void) {
-	semctl(semaphores, 0, IPC_RMID);
-	msgctl(queue, IPC_RMID, NULL);
-}
-AWAITS(sem_wait, sem_post(&semaphore), REQUIRE(!sem_wait(&semaphore), errno); discard())
-AWAITS(semop, semop(semaphores, &up, 1), int r = semop(semaphores, &down, 1); int e = errno; discard(); REQUIRE(!r, e))
-AWAITS(msgrcv, msgsnd(queue, &text, sizeof text.bytes, 0), struct text t; long r = msgrcv(queue, &t, sizeof t.bytes, 0, 0); int e = errno; discard(); REQUIRE(r == 64, e))
+AWAITS(sem_wait, sem_post(&semaphore), REQUIRE(!sem_wait(&semaphore), errno))
+AWAITS(semop, semop(semaphores, &up, 1), int r = semop(semaphores, &down, 1); int e = errno; REQUIRE(!r, e))
+AWAITS(msgrcv, msgsnd(queue, &text, sizeof text.bytes, 0), struct text t; long r = msgrcv(queue, &t, sizeof t.bytes, 0, 0); int e = errno; REQUIRE(r == 64, e))
 AWAITS(msgsnd, msgrcv(queue, &text, sizeof text.bytes, 0, 0),
-	while (!msgsnd(queue, &text, sizeof text.bytes, IPC_NOWAIT)); int r = msgsnd(queue, &text, sizeof text.bytes, 0); int e = errno; discard(); REQUIRE(!r, e))
+	while (!msgsnd(queue, &text, sizeof text.bytes, IPC_NOWAIT)); int r = msgsnd(queue, &text, sizeof text.bytes, 0); int e = errno; REQUIRE(!r, e))
 static void open_queue(void) {
 	struct mq_attr limits = { .mq_maxmsg = 1, .mq_msgsize = 64 };
 	/* several of these programs run at the same time */
@@ -219,7 +237,7 @@ static void open_queue(void) {
 	mq_unlink(name);
 }
 #define QUEUES(name, event, ...) \
-	AWAITS(name, event, __VA_ARGS__; discard()) \
+	AWAITS(name, event, __VA_ARGS__) \
 	static void check_queue_##name(void) { \
 		open_queue(); \
 		check_##name(); \
@@ -236,14 +254,14 @@ QUEUES(mq_send, mq_receive(posix_queue, buffer, 64, NULL), REQUIRE(!mq_send(posi
 QUEUES(mq_timedsend, mq_receive(posix_queue, buffer, 64, NULL), struct timespec at = far(); REQUIRE(!mq_send(posix_queue, "x", 1, 0)); REQUIRE(!mq_timedsend(posix_queue, "y", 1, 0, &at), errno))
 AWAITS(aio_suspend, REQUIRE(write(request_pipe[1], "x", 1) == 1), REQUIRE(!pipe(request_pipe));
 	request = (struct aiocb) { .aio_fildes = request_pipe[0], .aio_buf = buffer, .aio_nbytes = 1 };
-	const struct aiocb *list[] = { &request }; REQUIRE(!aio_read(&request)); REQUIRE(!aio_suspend(list, 1, NULL), errno); discard())
+	const struct aiocb *list[] = { &request }; REQUIRE(!aio_read(&request)); REQUIRE(!aio_suspend(list, 1, NULL), errno))
 static volatile int signals;
 static void on_signal(int signal) {
 	(void) signal;
 	signals++;
 }
 static pthread_t waiting;
-AWAITS(pause, pthread_kill(waiting, SIGUSR1), int r = (pause)(); REQUIRE(r == -1 && errno == EINTR && signals == 1, signals); discard())
+AWAITS(pause, pthread_kill(waiting, SIGUSR1), int r = (pause)(); REQUIRE(r == -1 && errno == EINTR && signals == 1, signals))
 static void check_pause_handled(void) {
 	signal(SIGUSR1, on_signal);
 	waiting = pthread_self();
