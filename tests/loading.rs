@@ -34,6 +34,10 @@ fn folder() -> &'static Path {
             build("needed/plugins/plugin.so", &["-DNAME=\"plugin\""]);
             let runpath = ["-DNAME=\"main\"", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/plugins"];
             build("needed/libmain.so", &runpath);
+            let thread_locals = sources.join("thread_locals.c").display().to_string();
+            for (output, model) in [("tls_static.so", "initial-exec"), ("tls_dynamic.so", "global-dynamic")] {
+                compile(path, &["-shared", &thread_locals, "-o", output, &format!("-DMODEL=\"{model}\"")]);
+            }
             build("slow.so", &["-DSLEEPS", "-Lneeded", "-lmain"]);
             let program = sources.join("program.c").display().to_string();
             let inger = format!("-L{}", library_folder().display());
@@ -114,4 +118,24 @@ fn relative_path_and_chdir() {
 #[test]
 fn search_path_of_the_caller() {
     run("search_path", &[]);
+}
+
+#[test]
+fn thread_locals_of_libraries_that_the_program_opens_late() {
+    run("tls_opened_by_program", &[]);
+}
+
+#[test]
+fn thread_locals_of_libraries_that_a_function_opens() {
+    run("tls_opened_inside", &[]);
+}
+
+#[test]
+fn thread_locals_of_libraries_opened_while_a_function_is_paused() {
+    run("tls_opened_while_paused", &[]);
+}
+
+#[test]
+fn thread_locals_of_libraries_that_a_functions_thread_opens() {
+    run("tls_opened_by_thread", &[]);
 }

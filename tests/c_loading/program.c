@@ -169,6 +169,102 @@ static void search_path(void) {
 	REQUIRE(handle.is_complete && plugin_inside);
 }
 
+/* Thread-locals of libraries that are opened after the first launch, in static storage and not. */
+static const char *const tls_paths[] = { "./tls_static.so", "./tls_dynamic.so" };
+static int (*look)(void);
+static void (*change)(void);
+static void open_tls(void *path) {
+	void *library = dlopen(path, RTLD_NOW);
+	REQUIRE(library);
+	*(void **) &look = dlsym(library, "look");
+	*(void **) &change = dlsym(library, "change");
+}
+static void require_fresh_and_change(void *pauses) {
+	REQUIRE(look() == 0);
+	change();
+	REQUIRE(look() != 0);
+	if (pauses)
+		linger_pause();
+}
+static void cancel_changes(void (*function)(void *), void *argument) {
+	for (int i = 0; i < 5; i++) {
+		linger_t handle = linger_launch(function, UINT64_MAX, argument);
+		REQUIRE(!handle.error && handle.is_yielded);
+		linger_cancel(&handle);
+	}
+}
+static void *look_on_thread(void *unused) {
+	require_fresh_and_change(NULL);
+	return unused;
+}
+static void look_by_thread(void *unused) {
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, look_on_thread, unused));
+	pthread_join(thread, NULL);
+	linger_pause();
+}
+/* ...on the TCB of a function that has ended, and whose libset has been rolled back before. */
+static void tls_opened_by_program(void) {
+	launch_to_end();
+	linger_t handle = linger_launch((void (*)(void *)) (void *) linger_pause, UINT64_MAX, NULL);
+	linger_cancel(&handle);
+	for (size_t i = 0; i < 2; i++) {
+		open_tls((void *) tls_paths[i]);
+		REQUIRE(look() == 0);
+		change();
+		cancel_changes(require_fresh_and_change, "");
+		cancel_changes(look_by_thread, NULL);
+		REQUIRE(look() != 0);
+	}
+}
+static void open_look_change(void *path) {
+	open_tls(path);
+	require_fresh_and_change(path);
+}
+static void tls_opened_inside(void) {
+	launch_to_end();
+	for (size_t i = 0; i < 2; i++) {
+		cancel_changes(open_look_change, (void *) tls_paths[i]);
+		REQUIRE(look() == 0);
+	}
+}
+static void pause_and_look(void *unused) {
+	(void) unused;
+	for (int i = 0; i < 2; i++) {
+		linger_pause();
+		REQUIRE(look() == 0);
+		change();
+	}
+}
+/* ...by a function that is paused meanwhile; its libset has no copy of them yet. */
+static void tls_opened_while_paused(void) {
+	linger_t handle = linger_launch(pause_and_look, UINT64_MAX, NULL);
+	for (size_t i = 0; i < 2; i++) {
+		open_tls((void *) tls_paths[i]);
+		change();
+		linger_resume(&handle, UINT64_MAX);
+		REQUIRE(!handle.error && look() != 0);
+	}
+	REQUIRE(handle.is_complete);
+	cancel_changes(require_fresh_and_change, "");
+}
+static void *open_on_thread(void *path) {
+	open_tls(path);
+	require_fresh_and_change(NULL);
+	return NULL;
+}
+static void open_by_thread(void *path) {
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, open_on_thread, path));
+	pthread_join(thread, NULL);
+	require_fresh_and_change(path);
+}
+/* ...by a thread that a function has started. */
+static void tls_opened_by_thread(void) {
+	launch_to_end();
+	cancel_changes(open_by_thread, (void *) tls_paths[0]);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -177,6 +273,8 @@ static const struct {
 	{ "same_name", same_name }, { "next", next }, { "preloaded", preloaded },
 	{ "constructor_beside_launch", constructor_beside_launch }, { "addresses", addresses },
 	{ "closed_descriptors", closed_descriptors }, { "relative_path", relative_path }, { "search_path", search_path },
+	{ "tls_opened_by_program", tls_opened_by_program }, { "tls_opened_inside", tls_opened_inside },
+	{ "tls_opened_while_paused", tls_opened_while_paused }, { "tls_opened_by_thread", tls_opened_by_thread },
 };
 
 int main(int count, char **arguments) {

@@ -1,4 +1,4 @@
-/* The clone engine's initialisation: constructors run on the libset's first TCB, in the order in which the
+/* The clone engine's initialisation: constructors run on a TCB of the libset, in the order in which the
  * dynamic linker would run them. What they allocate is part of the libset (policy_heap.c), and what they
  * register for the process's end is dropped (policy_process.c). */
 #include "clone.h"
@@ -95,7 +95,7 @@ static void initialise_libc(const struct libset *set, const struct arguments *ar
 	*vtable = saved;
 }
 
-/* Context: base or hosted, under the lock; `set` has a first TCB. */
+/* Context: base or hosted, under the lock; `set` has a loading TCB. */
 int gotcha_clone_initialise(struct libset *set, size_t from, size_t to) {
 	bool *visited = calloc(gotcha_objects_len, sizeof *visited);
 	struct object **order = calloc(gotcha_objects_len, sizeof(struct object *));
@@ -109,7 +109,7 @@ int gotcha_clone_initialise(struct libset *set, size_t from, size_t to) {
 		length = visit(&gotcha_objects[i], visited, order, length);
 	struct arguments arguments = program_arguments();
 	uintptr_t host = thread_pointer();
-	gotcha_set_thread_pointer(set->first_tcb);
+	gotcha_set_thread_pointer(set->loading_tcb);
 	for (size_t i = 0; i < length; i++) {
 		size_t index = order[i] - gotcha_objects;
 		if (index < from || index >= to || !gotcha_image[index].present)

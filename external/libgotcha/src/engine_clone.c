@@ -29,9 +29,10 @@ static int make(struct libset *set, size_t from, size_t to) {
 		return error;
 	if (!from) {
 		gotcha_libset_find_libc(set);
-		error = gotcha_tcb_make(set, &set->first_tcb);
+		error = gotcha_tcb_make(set, &set->tcb);
+		set->loading_tcb = set->tcb;
 	} else {
-		error = gotcha_tcb_add(set, from, to);
+		gotcha_tcb_add_copies(set, from, to);
 	}
 	if (!error)
 		error = gotcha_clone_initialise(set, from, to);

@@ -276,7 +276,10 @@ static int create(struct libset *set) {
 /* An object that base has opened since is opened in the namespace: its references find the stub
  * there, and it binds as the others did. */
 static int extend(struct libset *set) {
-	return open_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
+	size_t had = set->copies_len;
+	int error = open_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
+	gotcha_tcb_add_copies(set, had, set->copies_len);
+	return error;
 }
 
 const struct engine gotcha_engine_dlmopen = {

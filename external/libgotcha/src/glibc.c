@@ -144,6 +144,26 @@ static int derive_thread(void) {
 	return 0;
 }
 
+/* Static thread-local storage lies at a fixed distance below every thread pointer (psABI, variant II). */
+static int derive_tls_offset(void) {
+	size_t bits, module = gotcha_libc->tls_module;
+	if (!field("_thread_db_link_map_l_tls_offset", &bits, &gotcha_layout.map_tls_offset) || bits != 64)
+		return unknown("no description of link_map.l_tls_offset");
+	if (module && (size_t) ((char *) thread_pointer() - gotcha_tls_storage(module)) != gotcha_static_tls_offset(gotcha_libc->map))
+		return unknown("link_map.l_tls_offset does not tell where its thread-local storage is");
+	return 0;
+}
+
+char *gotcha_tls_storage(size_t module) {
+	size_t index[2] = { module, 0 };
+	return gotcha_tls_get_addr(&index);
+}
+
+size_t gotcha_static_tls_offset(const struct link_map *map) {
+	ptrdiff_t offset = *(const ptrdiff_t *) ((const char *) map + gotcha_layout.map_tls_offset);
+	return offset > 0 ? offset : 0;
+}
+
 static void check_destructor(void *datum) {
 	(void) datum;
 }
@@ -221,6 +241,8 @@ int gotcha_glibc_init(void) {
 	int error = bind_private();
 	if (!error)
 		error = derive_thread();
+	if (!error)
+		error = derive_tls_offset();
 	if (!error)
 		error = derive_specific();
 	if (!error)

@@ -133,8 +133,9 @@ struct libset {
 	uintptr_t image;                /* clone engine: where its copies lie... */
 	int data_file;                  /* ...and the file behind what is being made of them, whose... */
 	uintptr_t data_file_start;      /* ...first byte is this one of all data */
-	uintptr_t first_tcb;            /* on which constructors ran; taken by the first function */
-	bool first_tcb_taken;
+	uintptr_t tcb;                  /* of its functions, one after the other; 0: none has been made */
+	bool tcb_taken;                 /* a task has it; else only constructors have run on it */
+	uintptr_t loading_tcb;          /* on which constructors run, while they do */
 	struct snapshot *snapshots;
 	size_t snapshots_len;
 	uintptr_t libc_start, libc_end; /* of its C library: where its streams' vtables lie */
@@ -164,8 +165,8 @@ void gotcha_libset_find_libc(struct libset *);
 void *gotcha_translate(const struct libset *set, const void *address);
 /* The libset whose C library holds `address`, or NULL. */
 struct libset *gotcha_libset_of_libc_address(uintptr_t address);
-/* Gives `set` its copies of what base has opened since. Under the lock. */
-int gotcha_libset_extend(struct libset *set);
+/* Gives `set` its copies of what base has opened since; constructors run on `tcb`. Under the lock. */
+int gotcha_libset_extend(struct libset *set, uintptr_t tcb);
 /* Is `address` in a copy that belongs to `set`? */
 bool gotcha_is_copy(const struct libset *set, uintptr_t address);
 /* Remembers what code of `set` wants to be run at the process's end. False: no memory. */
@@ -287,8 +288,12 @@ extern int gotcha_preemption_signal;
 
 /* A TCB for code of `set`, without a stack. */
 int gotcha_tcb_make(struct libset *set, uintptr_t *made);
-/* Thread-locals of copies [from, to) on the libset's first TCB. */
-int gotcha_tcb_add(struct libset *set, size_t from, size_t to);
+/* Thread-locals of late objects [from, to) of base on all TCBs of functions, and of their copies in `set`: as
+ * new threads find them. What is not in static storage follows when it is first used. */
+void gotcha_tcb_add_base(size_t from, size_t to);
+/* Where copies share their originals' storage: thread-locals of `set` on a kernel thread that is to run its code. */
+void gotcha_tcb_start_thread(const struct libset *set);
+void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to);
 
 /* Base's functions that our own code calls while interception is on. */
 extern void *(*gotcha_base_malloc)(size_t);
@@ -308,6 +313,7 @@ struct glibc_layout {
 	size_t specific;                /* array of pointers to blocks of thread-specific data */
 	size_t specific_first;          /* the first block, inside struct pthread */
 	ptrdiff_t rseq;                 /* 0: this C library registers none */
+	size_t map_tls_offset;          /* in struct link_map: below the thread pointer by how much, if static */
 	/* one thread-specific datum, and one key */
 	size_t datum_size, datum_sequence, datum_data, key_size, key_sequence, key_destructor;
 	char *keys;                     /* the array of keys */
@@ -320,6 +326,11 @@ extern void (*gotcha_base_ctype_init)(void);
 /* Debuggers stop here to look at ld.so's lists of objects. NULL before 2.35. */
 extern void (*gotcha_dl_debug_state)(void);
 int gotcha_glibc_init(void);
+/* Where a module's thread-locals are on the current TCB. Allocates them, if they are not in static storage. */
+char *gotcha_tls_storage(size_t module);
+/* How far below the thread pointer an object's are in static storage; 0: they are not. (elf/dl-tls.c has two
+ * values for that, neither of them positive.) */
+size_t gotcha_static_tls_offset(const struct link_map *);
 /* The stack pointer that a jmp_buf holds. */
 uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
 /* The tid of a virtual TCB: unique, and above every kernel thread's. */

@@ -418,10 +418,11 @@ static int create(struct libset **made) {
 	return 0;
 }
 
-int gotcha_libset_extend(struct libset *set) {
+int gotcha_libset_extend(struct libset *set, uintptr_t tcb) {
 	if (set->extended_to == gotcha_objects_len)
 		return 0;
 	size_t had = set->copies_len;
+	set->loading_tcb = tcb;
 	int error = load(set, gotcha_engine->extend);
 	if (!error && !gotcha_engine->takes_snapshots)
 		error = snapshot_objects(set, had);
@@ -507,7 +508,7 @@ void libgotcha_group_prepare(long group) {
 		struct hosted_guard guard;
 		gotcha_hosted_enter(&guard);
 		gotcha_lock();
-		if (gotcha_libset_extend(set) && gotcha_config.trace_libsets)
+		if (gotcha_libset_extend(set, set->tcb) && gotcha_config.trace_libsets)
 			gotcha_trace("libsets", "%ld has no copy of a library opened at run time: %s", group, libgotcha_error());
 		/* threads that live in the libset rely on its state: they keep the locale that they have started with */
 		if (set->locale_generation != gotcha_locale_generation && !set->live_threads)

@@ -25,15 +25,17 @@ static struct row rows[];
 /* ------------------------------------------------------------------ opening */
 
 /* The caller's libset gets its copies at once, the others before they run their next functions: constructors
- * must not run beside a function that is paused with locks of its libset.
+ * must not run beside a function that is paused with locks of its libset. Here they run on the caller's TCB.
  * Context: hosted. */
-static void adopt_new_objects(struct libset *set) {
+static void adopt_new_objects(struct libset *set, uintptr_t tcb) {
 	gotcha_lock();
+	size_t had = gotcha_objects_len;
 	int error = gotcha_objects_refresh();
+	gotcha_tcb_add_base(had, gotcha_objects_len);
 	if (gotcha_intercept_objects())
 		gotcha_trace_failure();
 	if (!error && set)
-		error = gotcha_libset_extend(set);
+		error = gotcha_libset_extend(set, tcb);
 	if (error)
 		gotcha_trace_failure();
 	gotcha_unlock();
@@ -135,7 +137,7 @@ static void *open_and_adopt(uintptr_t caller, const char *file, int mode) {
 	gotcha_hosted_enter(&guard);
 	void *handle = open_for(set, caller, file, mode);
 	if (handle && !(mode & RTLD_NOLOAD) && !opening)
-		adopt_new_objects(set);
+		adopt_new_objects(set, guard.virtual_tcb ? guard.virtual_tcb : thread_pointer());
 	gotcha_hosted_leave(&guard);
 	return handle;
 }

@@ -77,6 +77,7 @@ struct start {
 static void *run_thread(void *closure) {
 	struct start start = *(struct start *) closure;
 	gotcha_base_free(closure);
+	gotcha_tcb_start_thread(start.set);
 	start.set->ctype_init();
 	THIS.set = start.set;
 	compiler_barrier();

@@ -30,6 +30,7 @@ struct blocks {
 	struct block *rolled;   /* of the libset's copies: reset with the libset */
 	size_t rolled_len;
 	bool holds_state;       /* libgotcha_tls lies in a fresh block */
+	size_t objects_len, copies_len; /* base's objects and the libset's copies before these are in the lists */
 };
 
 /* A destructor of a thread-local, registered by code that runs on a virtual TCB. */
@@ -97,60 +98,111 @@ static int add_block(struct block **list, size_t *length, struct block block) {
 	return 0;
 }
 
-/* Where a module's storage is on the current TCB. Allocates dynamic storage, so that it need not
- * be while the function may be preempted. */
-static char *module_storage(size_t module) {
-	size_t index[2] = { module, 0 };
-	return gotcha_tls_get_addr(&index);
-}
-
 static bool is_fresh_at_launch(const struct object *object) {
 	return object->kind == OBJECT_EXECUTABLE || object->kind == OBJECT_PROGRAM;
 }
 
-/* Context: on the new TCB, with preemption deferred; under the lock. */
-static int find_blocks(struct libset *set, struct blocks *blocks) {
-	for (size_t i = 0; i < gotcha_objects_len; i++) {
+static int find_fresh(struct blocks *blocks) {
+	for (size_t i = blocks->objects_len; i < gotcha_objects_len; i++) {
 		struct object *object = &gotcha_objects[i];
-		if (!object->tls_module)
-			continue;
-		char *storage = module_storage(object->tls_module);
-		if (is_fresh_at_launch(object)) {
+		if (object->tls_module) {
+			char *storage = gotcha_tls_storage(object->tls_module), *state = (char *) &libgotcha_tls;
 			struct block block = { storage, (char *) object->tls_image, object->tls_filesz, object->tls_memsz };
-			if (add_block(&blocks->fresh, &blocks->fresh_len, block))
+			if (is_fresh_at_launch(object) && add_block(&blocks->fresh, &blocks->fresh_len, block))
 				return -ENOMEM;
-			char *state = (char *) &libgotcha_tls;
-			blocks->holds_state |= state >= storage && state < storage + object->tls_memsz;
+			blocks->holds_state |= is_fresh_at_launch(object) && state >= storage && state < storage + object->tls_memsz;
 		}
+		blocks->objects_len = i + 1;
 	}
-	for (size_t i = 0; i < set->copies_len; i++) {
+	return 0;
+}
+
+/* With the image of how they are now. */
+static int find_rolled(const struct libset *set, struct blocks *blocks) {
+	for (size_t i = blocks->copies_len; i < set->copies_len; i++) {
 		size_t module = set->copies[i].tls_module, size = gotcha_objects[i].tls_memsz;
-		if (module && add_block(&blocks->rolled, &blocks->rolled_len, (struct block) { module_storage(module), NULL, size, size }))
-			return -ENOMEM;
+		if (module) {
+			char *storage = gotcha_tls_storage(module), *image = malloc(size);
+			if (!image)
+				return gotcha_fail(ENOMEM, "no memory for an image of thread-local storage");
+			memcpy(image, storage, size);
+			if (add_block(&blocks->rolled, &blocks->rolled_len, (struct block) { storage, image, size, size })) {
+				free(image);
+				return -ENOMEM;
+			}
+		}
+		blocks->copies_len = i + 1;
 	}
 	return 0;
 }
 
-static int take_images(struct blocks *blocks) {
-	for (size_t i = 0; i < blocks->rolled_len; i++) {
-		char *image = malloc(blocks->rolled[i].size_bytes);
-		if (!image)
-			return gotcha_fail(ENOMEM, "no memory for an image of thread-local storage");
-		memcpy(image, blocks->rolled[i].address, blocks->rolled[i].size_bytes);
-		blocks->rolled[i].image = image;
-	}
-	return 0;
+/* Touches all storage, so that it need not be allocated while the function may be preempted. What fails goes on
+ * from where it was when it is called again.
+ * Context: on a TCB of `set`, with preemption deferred; under the lock. */
+static int find_blocks(const struct libset *set, struct blocks *blocks) {
+	int error = find_fresh(blocks);
+	return error ? error : find_rolled(set, blocks);
 }
 
-/* A copy's thread-locals start as its own relocated image tells. Where the copy shares its original's storage
- * the dynamic linker has initialised that for the original. Context: on the TCB, preemption deferred. */
+static void reset_block(char *storage, const char *image, const struct object *object) {
+	memcpy(storage, image, object->tls_filesz);
+	memset(storage + object->tls_filesz, 0, object->tls_memsz - object->tls_filesz);
+}
+
+/* The thread-locals of a copy start as its own relocated image tells. */
+static const char *copied_image(const struct libset *set, size_t index) {
+	const struct object *object = &gotcha_objects[index];
+	return (const char *) (object->tls_image - object->base + set->copies[index].base);
+}
+
+/* Where the copy shares its original's storage the dynamic linker has initialised that for the original.
+ * Context: on the TCB, preemption deferred. */
 static void overlay(const struct libset *set, size_t from, size_t to) {
+	for (size_t i = from; i < to; i++)
+		if (set->copies[i].tls_module)
+			reset_block(gotcha_tls_storage(set->copies[i].tls_module), copied_image(set, i), &gotcha_objects[i]);
+}
+
+/* What is not in an image is zero already, or base's use of it: its malloc keeps a cache there.
+ * Context: a kernel thread's own TCB, before code of `set` runs on it. */
+void gotcha_tcb_start_thread(const struct libset *set) {
+	for (size_t i = 0; i < set->copies_len; i++)
+		if (set->copies[i].tls_module == gotcha_objects[i].tls_module && gotcha_objects[i].tls_filesz)
+			memcpy(gotcha_tls_storage(set->copies[i].tls_module), copied_image(set, i), gotcha_objects[i].tls_filesz);
+}
+
+/* The dynamic linker does this for the threads in its list (elf/dl-reloc.c), TCBs of functions are not in it. A
+ * function that is running now on another kernel thread does not know the library yet. */
+void gotcha_tcb_add_base(size_t from, size_t to) {
 	for (size_t i = from; i < to; i++) {
 		const struct object *object = &gotcha_objects[i];
-		if (set->copies[i].tls_module)
-			memcpy(module_storage(set->copies[i].tls_module),
-				(void *) (object->tls_image - object->base + set->copies[i].base), object->tls_filesz);
+		size_t offset = object->tls_module ? gotcha_static_tls_offset(object->map) : 0;
+		for (size_t number = 1; offset && number <= gotcha_libsets_len(); number++) {
+			uintptr_t tcb = gotcha_libset(number)->tcb;
+			if (tcb)
+				reset_block((char *) tcb - offset, (const char *) object->tls_image, object);
+		}
 	}
+}
+
+void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
+	for (size_t i = from; i < to; i++) {
+		const struct link_map *map = set->copies[i].map ? set->copies[i].map : gotcha_objects[i].map;
+		size_t offset = set->copies[i].tls_module ? gotcha_static_tls_offset(map) : 0;
+		if (offset && set->tcb)
+			reset_block((char *) set->tcb - offset, copied_image(set, i), &gotcha_objects[i]);
+	}
+	uintptr_t host = thread_pointer();
+	if (set->loading_tcb != host) {
+		/* an idle one: a signal that comes while it is current must find the kernel thread's record */
+		struct libgotcha_thread *state = libgotcha_tcb_state(set->loading_tcb);
+		state->owner = THIS.owner;
+		state->host = host;
+		state->table = gotcha_starting_table;
+	}
+	gotcha_set_thread_pointer(set->loading_tcb);
+	overlay(set, from, to);
+	gotcha_set_thread_pointer(host);
 }
 
 int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
@@ -174,20 +226,19 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
 	return 0;
 }
 
-int gotcha_tcb_add(struct libset *set, size_t from, size_t to) {
-	uintptr_t host = thread_pointer();
-	gotcha_set_thread_pointer(set->first_tcb);
-	overlay(set, from, to);
-	gotcha_set_thread_pointer(host);
-	return 0;
+static int take_tcb(struct libset *set) {
+	int error = set->tcb && !set->tcb_taken ? 0 : gotcha_tcb_make(set, &set->tcb);
+	set->tcb_taken = !error;
+	return error;
 }
 
-static int take_tcb(struct libset *set, uintptr_t *taken) {
-	if (!set->first_tcb || set->first_tcb_taken)
-		return gotcha_tcb_make(set, taken);
-	set->first_tcb_taken = true;
-	*taken = set->first_tcb;
-	return 0;
+/* Context: hosted, under the lock; nothing runs on the TCB. */
+static int describe(const struct libset *set, struct libgotcha_tcb *tcb) {
+	uintptr_t host = thread_pointer();
+	gotcha_set_thread_pointer(tcb->thread_pointer);
+	int error = find_blocks(set, tcb->blocks);
+	gotcha_set_thread_pointer(host);
+	return error;
 }
 
 int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *tcb) {
@@ -195,21 +246,16 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
 	struct libset *set = gotcha_libset(group);
-	struct blocks *blocks = calloc(1, sizeof *blocks);
+	tcb->blocks = calloc(1, sizeof(struct blocks));
 	int error = !set ? gotcha_fail(EINVAL, "no libset %ld", group)
-		: !blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
-		: take_tcb(set, &tcb->thread_pointer);
+		: !tcb->blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
+		: take_tcb(set);
 	if (!error) {
-		tcb->blocks = blocks;
-		*(void **) (tcb->thread_pointer + gotcha_layout.stackblock) = stack;
-		*(size_t *) (tcb->thread_pointer + gotcha_layout.stackblock_size) = stack_size_bytes;
-		uintptr_t host = thread_pointer();
-		gotcha_set_thread_pointer(tcb->thread_pointer);
-		error = find_blocks(set, blocks);
-		gotcha_set_thread_pointer(host);
-		if (!error)
-			error = take_images(blocks);
-		libgotcha_tcb_state(tcb->thread_pointer)->table = set->table;
+		tcb->thread_pointer = set->tcb;
+		*(void **) (set->tcb + gotcha_layout.stackblock) = stack;
+		*(size_t *) (set->tcb + gotcha_layout.stackblock_size) = stack_size_bytes;
+		error = describe(set, tcb);
+		libgotcha_tcb_state(set->tcb)->table = set->table;
 	}
 	gotcha_unlock();
 	gotcha_hosted_leave(&guard);
@@ -226,10 +272,30 @@ static void reset_state(struct libgotcha_thread *state) {
 	gotcha_locks_forget(state);
 }
 
+/* Libraries that were opened since the TCB was made: their thread-locals are as a new thread's too.
+ * Context: another TCB than this one, preemption deferred. */
+static __attribute__((noinline)) void add_late_blocks(struct libgotcha_tcb *tcb) {
+	struct blocks *blocks = tcb->blocks;
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	gotcha_lock();
+	struct libset *set = libgotcha_tcb_state(tcb->thread_pointer)->set;
+	uintptr_t host = thread_pointer();
+	gotcha_set_thread_pointer(tcb->thread_pointer);
+	overlay(set, blocks->copies_len, set->copies_len);
+	gotcha_set_thread_pointer(host);
+	if (describe(set, tcb))
+		gotcha_trace_failure();
+	gotcha_unlock();
+	gotcha_hosted_leave(&guard);
+}
+
 /* Context: another TCB than this one, preemption deferred. */
 void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	struct blocks *blocks = tcb->blocks;
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer), saved = *state;
+	if (unlikely(blocks->objects_len != gotcha_objects_len || blocks->copies_len != state->set->copies_len))
+		add_late_blocks(tcb);
 	for (size_t i = 0; i < blocks->fresh_len; i++) {
 		struct block *block = &blocks->fresh[i];
 		memcpy(block->address, block->image, block->image_size_bytes);
