@@ -19,7 +19,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{
-    AtomicBool, AtomicUsize,
+    AtomicBool, AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     compiler_fence,
 };
@@ -92,7 +92,7 @@ const MOST_ABANDONED: usize = 10_000;
 
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
-/// Tasks without a function.
+/// Tasks without a function: those that do not fit into [`HOT`].
 static POOL: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
 
 struct Idle(*mut Task);
@@ -105,6 +105,31 @@ fn pool() -> MutexGuard<'static, Vec<Idle>> {
         let _errno = ErrnoGuard::new();
         POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     })
+}
+
+/// One idle task each: a steady thread takes and gives back its own without the lock. Anybody may empty any of
+/// them, so no task is bound to a kernel thread that does nothing with it, or is gone.
+static HOT: [Hot; 16] = [const { Hot(AtomicPtr::new(null_mut())) }; 16];
+
+/// On a cache line of its own.
+#[repr(align(64))]
+struct Hot(AtomicPtr<Task>);
+
+impl Hot {
+    fn of_this_thread() -> &'static Hot {
+        // TCBs lie pages apart. Fibonacci hashing: the product's high bits depend on all of the address.
+        let page = (raw::thread_pointer() >> 12) as u64;
+        &HOT[(page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize]
+    }
+
+    fn take(&self) -> Option<*mut Task> {
+        let task = self.0.swap(null_mut(), Acquire);
+        (!task.is_null()).then_some(task)
+    }
+
+    fn give(&self, task: *mut Task) -> bool {
+        self.0.compare_exchange(null_mut(), task, Release, Relaxed).is_ok()
+    }
 }
 
 /// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
@@ -179,9 +204,17 @@ impl Task {
         if count >= MOST_ABANDONED {
             return Err(Error::TooManyAbandoned { count });
         }
+        match Hot::of_this_thread().take() {
+            Some(task) => Ok(task),
+            None => Task::take_slowly(),
+        }
+    }
+
+    #[cold]
+    fn take_slowly() -> Result<*mut Task, Error> {
         let idle = pool().pop();
-        match idle {
-            Some(Idle(task)) => Ok(task),
+        match idle.map(|idle| idle.0).or_else(|| HOT.iter().find_map(Hot::take)) {
+            Some(task) => Ok(task),
             None => Task::make(),
         }
     }
@@ -216,7 +249,9 @@ impl Task {
     pub(crate) unsafe fn release(task: *mut Task) {
         // SAFETY: the caller's promise.
         unsafe { (*task).state = State::Idle };
-        pool().push(Idle(task));
+        if !Hot::of_this_thread().give(task) {
+            pool().push(Idle(task));
+        }
     }
 
     /// Do threads that code of the task's libset has started still run?

@@ -57,10 +57,25 @@ struct probe {
 	uintptr_t stack;
 	size_t stack_size_bytes;
 	size_t stackblock;
+	pthread_key_t key;
+	size_t specific_used;
 };
 
-static void *find_stackblock(void *closure) {
+/* A flag behind the array of blocks: set with the first datum, as a new thread has none. */
+static void find_specific_used(struct probe *probe) {
+	size_t offset = gotcha_layout.specific + SPECIFIC_BLOCKS * sizeof(void *);
+	volatile bool *flag = (bool *) (thread_pointer() + offset);
+	bool before = *flag;
+	pthread_setspecific(probe->key, probe);
+	bool after = *flag;
+	pthread_setspecific(probe->key, NULL);
+	if (!before && after)
+		probe->specific_used = offset;
+}
+
+static void *look_at_thread(void *closure) {
 	struct probe *probe = closure;
+	find_specific_used(probe);
 	const uintptr_t *words = (const void *) thread_pointer();
 	size_t end = TCB_SEARCH_BYTES / sizeof *words;
 	/* a user-provided stack holds the TCB itself, at its end */
@@ -84,6 +99,11 @@ static int probe_thread(void) {
 	if (stack == MAP_FAILED)
 		return gotcha_fail(errno, "mmap of a probe thread's stack: %s", strerror(errno));
 	probe.stack = (uintptr_t) stack;
+	int error = pthread_key_create(&probe.key, NULL);
+	if (error) {
+		munmap(stack, probe.stack_size_bytes);
+		return gotcha_fail(error, "pthread_key_create: %s", strerror(error));
+	}
 	pthread_attr_t attributes;
 	pthread_attr_init(&attributes);
 	pthread_attr_setstack(&attributes, stack, probe.stack_size_bytes);
@@ -91,16 +111,20 @@ static int probe_thread(void) {
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pthread_t thread;
-	int error = pthread_create(&thread, &attributes, find_stackblock, &probe);
+	error = pthread_create(&thread, &attributes, look_at_thread, &probe);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attributes);
 	if (!error)
 		error = pthread_join(thread, NULL);
+	pthread_key_delete(probe.key);
 	munmap(stack, probe.stack_size_bytes);
 	if (error)
 		return gotcha_fail(error, "pthread_create of a probe thread: %s", strerror(error));
 	if (!probe.stackblock)
 		return unknown("a thread's stack is not described in its TCB");
+	if (!probe.specific_used)
+		return unknown("no flag tells that a thread has thread-specific data");
+	gotcha_layout.specific_used = probe.specific_used;
 	gotcha_layout.stackblock = probe.stackblock;
 	gotcha_layout.stackblock_size = probe.stackblock + sizeof(void *);
 	return 0;

@@ -311,6 +311,7 @@ struct glibc_layout {
 	size_t size_bytes;
 	size_t tid, list, robust_prev, robust_head, stackblock, stackblock_size;
 	size_t specific;                /* array of pointers to blocks of thread-specific data */
+	size_t specific_used;           /* not 0: there is such data */
 	size_t specific_first;          /* the first block, inside struct pthread */
 	ptrdiff_t rseq;                 /* 0: this C library registers none */
 	size_t map_tls_offset;          /* in struct link_map: below the thread pointer by how much, if static */

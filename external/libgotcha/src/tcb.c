@@ -344,9 +344,9 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
 static void run_key_destructors(void) {
 	const struct glibc_layout *layout = &gotcha_layout;
 	uintptr_t self = thread_pointer();
-	bool again = true;
-	for (int round = 0; again && round < 4; round++) {
-		again = false;
+	volatile bool *used = (bool *) (self + layout->specific_used);
+	for (int round = 0; *used && round < 4; round++) {
+		*used = false;
 		for (size_t i = 0; i < SPECIFIC_BLOCKS; i++) {
 			char *block = ((char **) (self + layout->specific))[i];
 			if (!block)
@@ -360,10 +360,8 @@ static void run_key_destructors(void) {
 				void (*destructor)(void *) = *(void (**)(void *)) (key + layout->key_destructor);
 				void *value = *data;
 				*data = NULL;
-				if (destructor && *(uintptr_t *) (key + layout->key_sequence) == *(uintptr_t *) (datum + layout->datum_sequence)) {
-					again = true;
+				if (destructor && *(uintptr_t *) (key + layout->key_sequence) == *(uintptr_t *) (datum + layout->datum_sequence))
 					destructor(value);
-				}
 			}
 		}
 	}
