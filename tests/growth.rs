@@ -2,6 +2,9 @@
 //! reclaiming cancels of functions that hold no heap. One test, as it looks at its whole process.
 
 use inger::{launch, pause, resume};
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[derive(Debug, PartialEq)]
 struct Usage {
@@ -51,6 +54,107 @@ fn without_heap() {
     }
 }
 
+unsafe extern "C" {
+    fn setlocale(category: libc::c_int, locale: *const libc::c_char) -> *mut libc::c_char;
+    fn gettext(message: *const libc::c_char) -> *mut libc::c_char;
+    fn tzset();
+}
+
+unsafe extern "C" fn compare(one: *const libc::c_void, other: *const libc::c_void) -> libc::c_int {
+    // SAFETY: elements of the array below.
+    unsafe { *one.cast::<u8>() as libc::c_int - *other.cast::<u8>() as libc::c_int }
+}
+
+const LIBRARY_CALLS: [&str; 16] = [
+    "setlocale",
+    "setlocale of one category",
+    "newlocale",
+    "iconv_open",
+    "getpwnam",
+    "getaddrinfo",
+    "fopen",
+    "tmpfile",
+    "popen",
+    "dlopen",
+    "regcomp",
+    "localtime",
+    "gettext",
+    "strerror",
+    "qsort",
+    "glob",
+];
+
+/// What the C library loads or opens for its own purposes, in functions that are cancelled later. Did it succeed?
+fn call_library(name: &str) -> bool {
+    let mut found = null_mut();
+    let mut expression = MaybeUninit::<libc::regex_t>::uninit();
+    let mut paths = MaybeUninit::<libc::glob_t>::zeroed();
+    // SAFETY: calls as in their manual pages; the streams exist where a system is fit for tests.
+    unsafe {
+        match name {
+            "setlocale" => !setlocale(libc::LC_ALL, c"C.UTF-8".as_ptr()).is_null(),
+            "setlocale of one category" => !setlocale(libc::LC_CTYPE, c"C.UTF-8".as_ptr()).is_null(),
+            "newlocale" => {
+                let locale = libc::newlocale(libc::LC_ALL_MASK, c"C.UTF-8".as_ptr(), null_mut());
+                libc::uselocale(locale);
+                !locale.is_null()
+            }
+            "iconv_open" => libc::iconv_open(c"UTF-16".as_ptr(), c"ISO-8859-15".as_ptr()).addr() != !0,
+            "getpwnam" => !libc::getpwnam(c"root".as_ptr()).is_null(),
+            "getaddrinfo" => {
+                libc::getaddrinfo(c"localhost".as_ptr(), c"80".as_ptr(), null(), &mut found) == 0
+                    && libc::getaddrinfo(c"127.0.0.1".as_ptr(), null(), null(), &mut found) == 0
+            }
+            "fopen" => libc::fgetc(libc::fopen(c"/etc/passwd".as_ptr(), c"r".as_ptr())) > 0,
+            "tmpfile" => libc::fputs(c"text".as_ptr(), libc::tmpfile()) >= 0,
+            "popen" => libc::fgetc(libc::popen(c"echo text".as_ptr(), c"r".as_ptr())) > 0,
+            "dlopen" => !libc::dlopen(c"libm.so.6".as_ptr(), libc::RTLD_NOW).is_null(),
+            "regcomp" => libc::regcomp(expression.as_mut_ptr(), c"(a|b)*[[:alpha:]]".as_ptr(), libc::REG_EXTENDED) == 0,
+            "localtime" => {
+                tzset();
+                !libc::localtime(&0).is_null()
+            }
+            "gettext" => !gettext(c"text".as_ptr()).is_null(),
+            "strerror" => !libc::strerror(99_999).is_null(),
+            "qsort" => {
+                let mut array: Vec<u8> = (0..200_000).map(|number| (number * 31) as u8).collect();
+                libc::qsort(array.as_mut_ptr().cast(), array.len(), 1, Some(compare));
+                array.is_sorted()
+            }
+            "glob" => libc::glob(c"/etc/*".as_ptr(), 0, None, paths.as_mut_ptr()) == 0,
+            _ => false,
+        }
+    }
+}
+
+/// Heap that the function holds is lost, but no descriptors and mappings are.
+fn assert_library_calls_do_not_grow() {
+    for name in LIBRARY_CALLS {
+        let round = || {
+            let succeeded = AtomicBool::new(false);
+            let work = || {
+                succeeded.store(call_library(name), Relaxed);
+                pause();
+            };
+            let linger = launch(work, u64::MAX).unwrap();
+            assert!(linger.yielded() && succeeded.load(Relaxed), "{name}");
+            // SAFETY: nothing outside points into the function.
+            unsafe { linger.reclaim() };
+        };
+        (0..20).for_each(|_| round());
+        usage();
+        let before = usage();
+        (0..200).for_each(|_| round());
+        let after = usage();
+        println!("{name}: {before:?}, then {after:?}");
+        assert_eq!(after.descriptors, before.descriptors, "{name}: descriptors");
+        assert!(after.mappings <= before.mappings + SLACK_MAPPINGS, "{name}: {before:?}, then {after:?}");
+    }
+}
+
+/// The process's heap grows by a mapping now and then.
+const SLACK_MAPPINGS: usize = 10;
+
 #[test]
 fn nothing_grows() {
     assert_does_not_grow("launches", |number| {
@@ -83,4 +187,5 @@ fn nothing_grows() {
         // SAFETY: nothing outside points into the functions.
         unsafe { linger.reclaim() };
     });
+    assert_library_calls_do_not_grow();
 }

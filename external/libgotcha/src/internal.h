@@ -136,6 +136,7 @@ struct libset {
 	uintptr_t tcb;                  /* of its functions, one after the other; 0: none has been made */
 	bool tcb_taken;                 /* a task has it; else only constructors have run on it */
 	uintptr_t loading_tcb;          /* on which constructors run, while they do */
+	struct blocks *tcb_blocks;      /* thread-locals of `tcb`, once a task has it; see tcb.c */
 	struct snapshot *snapshots;
 	size_t snapshots_len;
 	uintptr_t libc_start, libc_end; /* of its C library: where its streams' vtables lie */
@@ -144,6 +145,9 @@ struct libset {
 	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
 	FILE *streams_pristine;         /* ...and what it holds while none is open */
 	unsigned locale_generation;     /* of the program's locale that its pristine state has */
+	struct locale_request *_Atomic locale_requests; /* what its functions have had loaded, latest first... */
+	struct locale_request *locale_loaded;   /* ...and from which on its pristine state has it */
+	bool locale_lost;               /* a roll back has forgotten some of it */
 	size_t extended_to;             /* for base's objects [0, this) copies have been made, or tried */
 	char *init_heap;                /* what constructors allocated: rolled back, never freed */
 	size_t init_heap_used_bytes, init_heap_pristine_bytes;
@@ -230,7 +234,7 @@ struct rows {
 	struct row *first;
 	size_t length;
 };
-extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_locks, gotcha_rows_process,
+extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_loader, gotcha_rows_locale, gotcha_rows_locks, gotcha_rows_process,
 	gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind, gotcha_rows_waits;
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
@@ -262,6 +266,8 @@ static inline void deferred_leave(void) {
 
 /* Counts the program's changes of its locale; 0: it has not set one. */
 extern _Atomic unsigned gotcha_locale_generation;
+/* Loads what functions of `set` have had loaded. Context: on its TCB; what is allocated is to be kept. */
+void gotcha_locale_load(const struct libset *set);
 void gotcha_streams_flush(struct libset *);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
@@ -291,6 +297,9 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made);
 /* Thread-locals of late objects [from, to) of base on all TCBs of functions, and of their copies in `set`: as
  * new threads find them. What is not in static storage follows when it is first used. */
 void gotcha_tcb_add_base(size_t from, size_t to);
+/* Runs `change` on the libset's TCB, where nothing runs, with the libset's thread-locals as they are after a roll
+ * back; what it leaves in them is pristine from then on. */
+void gotcha_tcb_change_pristine(struct libset *set, void (*change)(struct libset *, void *), void *closure);
 /* Where copies share their originals' storage: thread-locals of `set` on a kernel thread that is to run its code. */
 void gotcha_tcb_start_thread(const struct libset *set);
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to);

@@ -222,6 +222,7 @@ static void close_streams(struct libset *set) {
 
 static void roll_back(struct libset *set) {
 	close_streams(set);
+	set->locale_lost |= set->locale_requests != set->locale_loaded;
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		memcpy(set->snapshots[i].address, set->snapshots[i].pristine, set->snapshots[i].size_bytes);
 	roll_back_init_heap(set);
@@ -346,25 +347,33 @@ bool gotcha_is_loading_thread(void) {
 	return loading_tid == kernel_tid();
 }
 
+/* What was loading before: constructors open libraries. */
+struct loading {
+	struct libset *host_set, *set;
+	long tid;
+};
+
 /* What constructors allocate in between comes from the libset's region. Under the lock. */
-static struct libset *loading_begin(struct libset *set) {
-	struct libset *saved = THIS.set;
+static struct loading loading_begin(struct libset *set) {
+	struct loading saved = { THIS.set, gotcha_loading, loading_tid };
+	if (!saved.set)
+		gotcha_loading_failed = false;
 	THIS.set = set;
 	loading_tid = kernel_tid();
-	gotcha_loading_failed = false;
 	gotcha_loading = set;
 	return saved;
 }
-static void loading_end(struct libset *saved) {
-	gotcha_loading = NULL;
-	THIS.set = saved;
+static void loading_end(struct loading saved) {
+	gotcha_loading = saved.set;
+	loading_tid = saved.tid;
+	THIS.set = saved.host_set;
 }
 
 /* Lets the engine run constructors on behalf of `set`. */
 static int load(struct libset *set, int (*engine_call)(struct libset *)) {
 	int saved_errno = errno;
 	size_t had = set->copies_len;
-	struct libset *saved = loading_begin(set);
+	struct loading saved = loading_begin(set);
 	set->extended_to = gotcha_objects_len;
 	int error = engine_call(set);
 	if (!error)
@@ -479,39 +488,55 @@ void libgotcha_group_free(libgotcha_group_t group) {
 		set->state = LIBSET_FREE;
 }
 
-/* The locale becomes part of the pristine state: set once per change, and kept by roll backs.
+static void load_and_set_locale(struct libset *set, void *name) {
+	char *(*own_setlocale)(int, const char *) = libc_copy(set, gotcha_base_symbol("setlocale"));
+	gotcha_locale_load(set);
+	own_setlocale(LC_ALL, name);
+}
+
+/* The program's locale becomes part of the pristine state, and so does what functions have had loaded: once per
+ * change, and kept by roll backs.
  * Context: base or hosted, under the lock; nothing runs in the libset. */
 static void copy_locale(struct libset *set) {
 	unsigned generation = gotcha_locale_generation;
+	struct locale_request *requests = set->locale_requests;
+	int saved_errno = errno;
 	char *(*base_setlocale)(int, const char *) = gotcha_base_symbol("setlocale");
-	char *(*own_setlocale)(int, const char *) = libc_copy(set, base_setlocale);
 	const char *locale = base_setlocale(LC_ALL, NULL);
 	char *name = locale ? strdup(locale) : NULL;
 	if (!name)
 		return;
 	roll_back(set);
 	/* what it allocates is part of the pristine state too */
-	struct libset *saved = loading_begin(set);
-	own_setlocale(LC_ALL, name);
+	struct loading saved = loading_begin(set);
+	gotcha_tcb_change_pristine(set, load_and_set_locale, name);
 	loading_end(saved);
 	free(name);
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		memcpy(set->snapshots[i].pristine, set->snapshots[i].address, set->snapshots[i].size_bytes);
 	forget_init_heap(set);
-	if (!snapshot_init_heap(set))
+	if (!snapshot_init_heap(set)) {
 		set->locale_generation = generation;
+		set->locale_loaded = requests;
+		set->locale_lost = false;
+	}
+	errno = saved_errno;
+}
+
+static bool wants_locale(const struct libset *set) {
+	return set->locale_generation != gotcha_locale_generation || set->locale_lost;
 }
 
 void libgotcha_group_prepare(long group) {
 	struct libset *set = gotcha_libset(group);
-	if (unlikely(set->locale_generation != gotcha_locale_generation || set->extended_to != gotcha_objects_len)) {
+	if (unlikely(wants_locale(set) || set->extended_to != gotcha_objects_len)) {
 		struct hosted_guard guard;
 		gotcha_hosted_enter(&guard);
 		gotcha_lock();
 		if (gotcha_libset_extend(set, set->tcb) && gotcha_config.trace_libsets)
 			gotcha_trace("libsets", "%ld has no copy of a library opened at run time: %s", group, libgotcha_error());
 		/* threads that live in the libset rely on its state: they keep the locale that they have started with */
-		if (set->locale_generation != gotcha_locale_generation && !set->live_threads)
+		if (wants_locale(set) && !set->live_threads)
 			copy_locale(set);
 		gotcha_unlock();
 		gotcha_hosted_leave(&guard);

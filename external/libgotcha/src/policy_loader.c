@@ -301,8 +301,9 @@ static void *hook_dlmopen(Lmid_t namespace, const char *file, int mode, void *ca
 	return (void *) hosted_dlmopen(namespace, (long) file, mode, 0, 0, 0);
 }
 static void *hook_libc_dlopen(const char *name, int mode) {
-	/* 0x80000000: __RTLD_DLOPEN, a flag for ld.so itself */
-	mode = (mode & 0x7fffffff) | RTLD_NOW;
+	/* 0x80000000: __RTLD_DLOPEN, a flag for ld.so itself. For good, since a roll back revives handles that the
+	 * C library has closed. */
+	mode = (mode & 0x7fffffff) | RTLD_NOW | RTLD_NODELETE;
 	if (own_namespace() == LM_ID_BASE)
 		return loader_dlopen(name, mode);
 	return (void *) hosted_dlmopen(own_namespace(), (long) name, mode, 0, 0, 0);

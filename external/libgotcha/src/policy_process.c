@@ -21,10 +21,10 @@
 /* own copy, not preempted: a cancel halfway would leak mappings and descriptors, or leave a lock of
  * the process taken */
 #define DEFERRED_FUNCTIONS(X) \
-	X(newlocale) X(duplocale) X(freelocale) X(opendir) X(fdopendir) X(closedir) X(tzset) \
+	X(opendir) X(fdopendir) X(closedir) X(tzset) \
 	X(getpwnam) X(getpwuid) X(getpwnam_r) X(getpwuid_r) X(getpwent) X(setpwent) X(endpwent) \
 	X(getgrnam) X(getgrgid) X(getgrnam_r) X(getgrgid_r) X(getgrent) X(setgrent) X(endgrent) X(getgrouplist) \
-	X(iconv_open) X(iconv_close) X(catopen) X(catclose)
+	X(catopen) X(catclose)
 #define REGISTRATIONS(X) \
 	X(at_quick_exit) X(__cxa_at_quick_exit) X(pthread_atfork) X(__register_atfork)
 
@@ -32,7 +32,7 @@ enum {
 #define X(name) INDEX_##name,
 	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) REGISTRATIONS(X)
 #undef X
-	INDEX_syslog, INDEX___syslog_chk, INDEX___cxa_atexit, INDEX_on_exit, INDEX_setlocale, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
+	INDEX_syslog, INDEX___syslog_chk, INDEX___cxa_atexit, INDEX_on_exit, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
 	INDEX_execl, INDEX_execlp, INDEX_execle,
 };
 static struct row rows[];
@@ -89,24 +89,6 @@ static long process_on_exit(void (*function)(int, void *), void *argument) {
 	if (THIS.set && !gotcha_is_loading() && gotcha_is_copy(THIS.set, (uintptr_t) function))
 		return gotcha_libset_at_exit(THIS.set, (void (*)(void *, int)) (void *) function, argument, true) ? 0 : -1;
 	return registering_on_exit((long) function, (long) argument, 0, 0, 0, 0);
-}
-
-/* A libset starts with the locale that the program has set: libset.c copies it when it has changed. */
-_Atomic unsigned gotcha_locale_generation;
-
-static char *process_setlocale(int category, const char *locale) {
-	char *(*base)(int, const char *) = (char *(*)(int, const char *)) rows[INDEX_setlocale].base;
-	if (in_libset()) {
-		void *own = libc_copy(THIS.set, base);
-		deferred_enter();
-		char *result = ((char *(*)(int, const char *)) own)(category, locale);
-		deferred_leave();
-		return result;
-	}
-	char *result = base(category, locale);
-	if (locale && result)
-		gotcha_locale_generation++;
-	return result;
 }
 
 /* On the caller's TCB: the child keeps only the forking thread, and takes the stack of every other
@@ -203,7 +185,6 @@ static struct row rows[] = {
 	[INDEX___syslog_chk] = { "__syslog_chk", process_syslog_chk },
 	[INDEX___cxa_atexit] = { "__cxa_atexit", process_cxa_atexit },
 	[INDEX_on_exit] = { "on_exit", process_on_exit },
-	[INDEX_setlocale] = { "setlocale", process_setlocale, true },
 	[INDEX_fork] = { "fork", process_fork },
 	[INDEX__Fork] = { "_Fork", process_fork },
 	[INDEX_execve] = { "execve", process_execve, true },

@@ -19,7 +19,7 @@ __thread struct libgotcha_thread libgotcha_tls = { .table = gotcha_starting_tabl
 /* One module's thread-local storage in one TCB. */
 struct block {
 	char *address;
-	const char *image;      /* what it is reset to... */
+	char *image;            /* what it is reset to... */
 	size_t image_size_bytes;
 	size_t size_bytes;      /* ...and zeroes up to here */
 };
@@ -185,6 +185,14 @@ void gotcha_tcb_add_base(size_t from, size_t to) {
 	}
 }
 
+/* A signal that comes while it is current must find the kernel thread's record. */
+static void visit_idle(uintptr_t tcb) {
+	struct libgotcha_thread *state = libgotcha_tcb_state(tcb);
+	state->owner = THIS.owner;
+	state->host = thread_pointer();
+	state->table = gotcha_starting_table;
+}
+
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
 	for (size_t i = from; i < to; i++) {
 		const struct link_map *map = set->copies[i].map ? set->copies[i].map : gotcha_objects[i].map;
@@ -193,13 +201,8 @@ void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
 			reset_block((char *) set->tcb - offset, copied_image(set, i), &gotcha_objects[i]);
 	}
 	uintptr_t host = thread_pointer();
-	if (set->loading_tcb != host) {
-		/* an idle one: a signal that comes while it is current must find the kernel thread's record */
-		struct libgotcha_thread *state = libgotcha_tcb_state(set->loading_tcb);
-		state->owner = THIS.owner;
-		state->host = host;
-		state->table = gotcha_starting_table;
-	}
+	if (set->loading_tcb != host)
+		visit_idle(set->loading_tcb);
 	gotcha_set_thread_pointer(set->loading_tcb);
 	overlay(set, from, to);
 	gotcha_set_thread_pointer(host);
@@ -246,12 +249,14 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
 	struct libset *set = gotcha_libset(group);
-	tcb->blocks = calloc(1, sizeof(struct blocks));
+	struct blocks *blocks = calloc(1, sizeof *blocks);
+	tcb->blocks = blocks;
 	int error = !set ? gotcha_fail(EINVAL, "no libset %ld", group)
-		: !tcb->blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
+		: !blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
 		: take_tcb(set);
 	if (!error) {
 		tcb->thread_pointer = set->tcb;
+		set->tcb_blocks = blocks;
 		*(void **) (set->tcb + gotcha_layout.stackblock) = stack;
 		*(size_t *) (set->tcb + gotcha_layout.stackblock_size) = stack_size_bytes;
 		error = describe(set, tcb);
@@ -327,10 +332,30 @@ static void clear_thread(struct libgotcha_tcb *tcb) {
 			memset((void *) kept[i], 0, SPECIFIC_PER_BLOCK * layout->datum_size);
 }
 
-void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
-	struct blocks *blocks = tcb->blocks;
+static void roll_back_blocks(struct blocks *blocks) {
 	for (size_t i = 0; i < blocks->rolled_len; i++)
 		memcpy(blocks->rolled[i].address, blocks->rolled[i].image, blocks->rolled[i].size_bytes);
+}
+
+void gotcha_tcb_change_pristine(struct libset *set, void (*change)(struct libset *, void *), void *closure) {
+	struct blocks *blocks = set->tcb_blocks;
+	if (!blocks) {
+		/* the control library gives functions no TCBs of their own */
+		change(set, closure);
+		return;
+	}
+	roll_back_blocks(blocks);
+	visit_idle(set->tcb);
+	uintptr_t host = thread_pointer();
+	gotcha_set_thread_pointer(set->tcb);
+	change(set, closure);
+	gotcha_set_thread_pointer(host);
+	for (size_t i = 0; i < blocks->rolled_len; i++)
+		memcpy(blocks->rolled[i].image, blocks->rolled[i].address, blocks->rolled[i].size_bytes);
+}
+
+void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
+	roll_back_blocks(tcb->blocks);
 	clear_thread(tcb);
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer);
 	for (struct destructor *next; state->destructors; state->destructors = next) {
