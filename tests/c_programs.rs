@@ -212,6 +212,23 @@ fn constructors_and_destructors() {
     }
 }
 
+#[test]
+fn megabytes_of_state_are_rolled_back() {
+    let folder = scratch();
+    let library = folder.path().join("liblarge.so");
+    build_library("large_library.c", &library);
+    let program = folder.path().join("large");
+    build("large.c", &program, &[], &["-linger", library.to_str().expect("a path that is text")]);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    // What the kernel is asked for is there since 6.7.
+    let can_be_sparing = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
+    for (engine, check) in [("dlmopen", "all"), ("clone", if can_be_sparing { "sparing" } else { "all" })] {
+        let output = start(&program, &[check.as_ref()], &[("LIBGOTCHA_LOADER", engine)]);
+        assert!(output.status.success(), "{}", describe(engine, &output));
+    }
+}
+
 /// 100,000 preemptions in all.
 #[test]
 fn helper_threads() {

@@ -176,6 +176,9 @@ bool gotcha_is_copy(const struct libset *set, uintptr_t address);
 /* Remembers what code of `set` wants to be run at the process's end. False: no memory. */
 bool gotcha_libset_at_exit(struct libset *set, void (*function)(void *, int), void *argument, bool status_first);
 
+/* Writes back what its snapshots hold. */
+void gotcha_restore(const struct libset *set);
+
 /* The constructors' regions of all libsets lie in one range, so that an address alone tells what it is. */
 enum { INIT_HEAP_SIZE = 64 << 20 };
 extern char *gotcha_init_heaps;

@@ -223,8 +223,7 @@ static void close_streams(struct libset *set) {
 static void roll_back(struct libset *set) {
 	close_streams(set);
 	set->locale_lost |= set->locale_requests != set->locale_loaded;
-	for (size_t i = 0; i < set->snapshots_len; i++)
-		memcpy(set->snapshots[i].address, set->snapshots[i].pristine, set->snapshots[i].size_bytes);
+	gotcha_restore(set);
 	roll_back_init_heap(set);
 	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
 		free(next);
