@@ -452,8 +452,7 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
     // SAFETY: the caller's promise; with the signal blocked no handler uses the list.
     unsafe {
         let signal = SignalSet::single(PREEMPTION_SIGNAL);
-        // Made up for by the `pending` that disown leaves with a function around.
-        (*thread).alarm().disarm();
+        silence_alarm(thread);
         libsignal::block(&signal);
         for info in (*(*thread).held.get()).drain(..) {
             requeue(&info);
@@ -475,11 +474,15 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
 /// Context: any TCB, preemption deferred.
 unsafe extern "C" fn silence() {
     let thread = Thread::current();
-    // SAFETY: this kernel thread's record and chain.
+    if !thread.is_null() {
+        // SAFETY: this kernel thread's record.
+        unsafe { silence_alarm(thread) };
+    }
+}
+
+unsafe fn silence_alarm(thread: *mut Thread) {
+    // SAFETY: the callers' promise: this kernel thread's record and chain.
     unsafe {
-        if thread.is_null() {
-            return;
-        }
         (*thread).alarm().disarm();
         let current = (*thread).current.load(Relaxed);
         if !current.is_null() {

@@ -186,6 +186,11 @@ fn signals_of_the_program() {
 }
 
 #[test]
+fn handlers_on_top_of_functions() {
+    passes("handlers.c", &[]);
+}
+
+#[test]
 fn cplusplus() {
     passes("cplusplus.cpp", &[]);
 }

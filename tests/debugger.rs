@@ -78,8 +78,11 @@ fn backtrace_leads_from_a_namespace_to_the_launcher() {
 fn backtrace_leads_from_a_clone_to_the_launcher() {
     if let Some(text) = debug(&[("LIBGOTCHA_LOADER", "clone"), ("LIBGOTCHA_GDB", "1")]) {
         assert!(stops_in_the_copy(&text), "{text}");
-        assert!(text.contains("number = 12345") || text.contains("number=12345"), "{text}");
-        assert!(text.contains("text = "), "{text}");
+        // Release builds have line tables alone.
+        if cfg!(debug_assertions) {
+            assert!(text.contains("number = 12345") || text.contains("number=12345"), "{text}");
+            assert!(text.contains("text = "), "{text}");
+        }
     }
 }
 

@@ -72,6 +72,8 @@ pub(crate) const ALL: &[Scenario] = &[
     good("usleep", a_sleep),
     good("signal", a_signal),
     good("signal_to_own_handler", a_signal_to_the_function),
+    good("signal_on_alternate_stack", a_signal_on_the_alternate_stack),
+    good("signal_that_launches", a_signal_that_launches),
     good("nested", a_nested_launch),
     good("nested_inner_deadline", a_nested_launch_with_a_deadline),
     good("pthread_exit", a_thread_exit),
@@ -678,12 +680,19 @@ extern "C" fn on_signal(signal: c_int, _info: *mut libc::siginfo_t, context: *mu
     unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2 };
 }
 
-fn install() {
-    // SAFETY: the handler is written for this; no flag but the one it needs.
+/// The same, and launches.
+extern "C" fn on_signal_launch(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    assert_eq!(launch(|| 8, u64::MAX).unwrap().completion(), Some(8));
+    on_signal(signal, info, context);
+}
+
+fn install(handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void), flags: c_int) {
+    // SAFETY: the handlers are written for this; every signal is blocked in them.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_signal as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO;
+        action.sa_sigaction = handler as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | flags;
+        libc::sigfillset(&mut action.sa_mask);
         assert_eq!(libc::sigaction(libc::SIGILL, &action, null_mut()), 0);
     }
 }
@@ -697,16 +706,31 @@ fn fault() -> usize {
 
 /// The program's handler, installed outside of functions.
 fn a_signal() {
-    install();
+    install(on_signal, 0);
     in_function(fault, |handled| assert_eq!(handled, libc::SIGILL as usize));
 }
 
 fn a_signal_to_the_function() {
     let install_and_fault = || {
-        install();
+        install(on_signal, 0);
         fault()
     };
     in_function(install_and_fault, |handled| assert_eq!(handled, libc::SIGILL as usize));
+}
+
+fn a_signal_on_the_alternate_stack() {
+    const SIZE: usize = 64 << 10;
+    let memory = Box::leak(Box::new([0_u8; SIZE]));
+    let stack = libc::stack_t { ss_sp: memory.as_mut_ptr().cast(), ss_flags: 0, ss_size: SIZE };
+    // SAFETY: the memory is never freed.
+    assert_eq!(unsafe { libc::sigaltstack(&stack, null_mut()) }, 0);
+    install(on_signal, libc::SA_ONSTACK);
+    in_function(fault, |handled| assert_eq!(handled, libc::SIGILL as usize));
+}
+
+fn a_signal_that_launches() {
+    install(on_signal_launch, 0);
+    in_function(fault, |handled| assert_eq!(handled, libc::SIGILL as usize));
 }
 
 fn a_nested_launch() {

@@ -87,7 +87,7 @@ struct libgotcha_callbacks {
 	void (*mask_changing)(uint64_t kernel_mask);    /* this kernel thread's mask outside functions */
 	/* Where a longjmp to `stack_pointer` lands; LANDS_IN_FUNCTION: and on which TCB. */
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
-	void (*signal_unblocked)(void);         /* a function no longer blocks the preemption signal */
+	void (*signal_unblocked)(void);         /* code no longer blocks the preemption signal */
 	bool (*leave_function)(int reason);     /* pthread_exit inside a function; false: not in one */
 	/* No expiry of the control library's own is to be pending on this thread for now: it would be seen by the
 	 * program, or swallow a signal of the same number. A running function gets its timer back by `pending`. */

@@ -125,10 +125,27 @@ void gotcha_set_defer(uint32_t defer) {
 	}
 }
 
-/* On the TCB on which the handler runs. Its changes of the mask end with it. */
+static bool is_launching_thread(void) {
+	return THIS.owner != NULL;
+}
+
+static uint64_t handler_mask(const struct sigaction *action, int signal) {
+	uint64_t mask = *(const uint64_t *) &action->sa_mask;
+	return action->sa_flags & SA_NODEFER ? mask : mask | bit(signal);
+}
+
+/* On the TCB on which the handler runs. Its changes of the mask end with it. The kernel has blocked what the
+ * action says, but for the preemption signal, and nothing for that signal's own handler. */
 static void call_counted(const struct sigaction *action, int signal, siginfo_t *info, void *context) {
+	uint64_t preemption = bit(gotcha_preemption_signal), mask = handler_mask(action, signal);
 	uint8_t signal_blocked = THIS.signal_blocked;
 	THIS.handlers++;
+	if (is_launching_thread()) {
+		THIS.signal_blocked |= (mask & preemption) != 0;
+		mask &= ~preemption;
+	}
+	if (signal == gotcha_preemption_signal || (mask & preemption))
+		raw_mask(SIG_BLOCK, &mask, NULL);
 	call_handler(action, signal, info, context);
 	THIS.handlers--;
 	THIS.signal_blocked = signal_blocked;
@@ -158,6 +175,8 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 	else
 		call_hosted(disposition, signal, info, context);
 	THIS.program_signals++;
+	if (is_launching_thread() && !THIS.signal_blocked && gotcha_callbacks.signal_unblocked)
+		gotcha_callbacks.signal_unblocked();
 	gotcha_set_defer(THIS.defer - 1);
 }
 
@@ -174,8 +193,15 @@ bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
 	if (THIS.signal_blocked)
 		return false;
 	struct disposition disposition = consume(signal);
-	if (disposition.action.sa_handler != SIG_IGN)
-		run_handler(&disposition, signal, info, context);
+	if (disposition.action.sa_handler == SIG_IGN)
+		return true;
+	uint64_t preemption = bit(signal), mask, now;
+	raw_mask(SIG_BLOCK, NULL, &mask);
+	run_handler(&disposition, signal, info, context);
+	/* another one that came meanwhile may wait in the kernel for the return from the caller's frame */
+	raw_mask(SIG_BLOCK, NULL, &now);
+	mask |= now & preemption;
+	raw_mask(SIG_SETMASK, &mask, NULL);
 	return true;
 }
 
@@ -286,10 +312,6 @@ static int signals_siginterrupt(int signal, int interrupt) {
 }
 
 /* ------------------------------------------------------------------ masks */
-
-static bool is_launching_thread(void) {
-	return THIS.owner != NULL;
-}
 
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask) {
 	uint64_t mask = *(const uint64_t *) program_mask;
