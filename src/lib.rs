@@ -123,7 +123,7 @@
 //! | variable | |
 //! |---|---|
 //! | `LIBGOTCHA_NUMGROUPS` | most libsets that may exist |
-//! | `LIBGOTCHA_SHARED` | colon-separated file names of libraries that are not copied |
+//! | `LIBGOTCHA_SHARED` | colon-separated file names of libraries that are not copied: every call of them runs in the one original, unpreempted |
 //! | `LIBGOTCHA_SKIP` | colon-separated names of programs in which every launch fails, with nothing intercepted |
 //! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired |
 //! | `LIBGOTCHA_LOADER` | which engine makes the copies: `dlmopen` (default), `clone` |

@@ -197,8 +197,13 @@ fn cplusplus() {
 
 /// A library that the program is linked with, from tests/c.
 fn build_library(source: &str, library: &Path) {
+    let (mut compiler, standard) = if source.ends_with(".cpp") {
+        (Command::new("c++"), ["-std=c++17", "-Wall", "-Wextra", "-Werror"].as_slice())
+    } else {
+        (c::compiler(), ["-std=gnu11"].as_slice())
+    };
     let source = Path::new("tests/c").join(source);
-    run(c::compiler().args(["-std=gnu11", "-O1", "-shared", "-fPIC"]).arg(source).arg("-o").arg(library));
+    run(compiler.args(standard).args(["-O1", "-shared", "-fPIC"]).arg(source).arg("-o").arg(library));
 }
 
 #[test]
@@ -232,6 +237,46 @@ fn megabytes_of_state_are_rolled_back() {
         let output = start(&program, &[check.as_ref()], &[("LIBGOTCHA_LOADER", engine)]);
         assert!(output.status.success(), "{}", describe(engine, &output));
     }
+}
+
+/// Builds the program and the libraries `lib<source>.so` and runs it in each variant, with each of the pairs of
+/// engine and shared libraries.
+fn passes_with_shared(source: &str, libraries: &[&str], environments: &[(&str, &str)]) {
+    let folder = scratch();
+    let mut arguments = vec!["-linger".to_owned(), "-Wl,--no-as-needed".to_owned()];
+    for source in libraries {
+        let library = folder.path().join(format!("lib{source}.so"));
+        build_library(source, &library);
+        arguments.push(library.to_str().expect("a path that is text").to_owned());
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    for (variant, flags) in VARIANTS {
+        let program = folder.path().join(variant);
+        build(source, &program, flags, &arguments);
+        for (engine, shared) in environments {
+            let output = start(&program, &[], &[("LIBGOTCHA_LOADER", engine), ("LIBGOTCHA_SHARED", shared)]);
+            assert!(
+                output.status.success(),
+                "{}",
+                describe(&format!("{source} ({variant}) {engine} {shared}"), &output)
+            );
+        }
+    }
+}
+
+#[test]
+fn calls_of_a_shared_library() {
+    let shared = "libshared_library.c.so";
+    let libraries = ["shared_library.c", "shared_caller.c"];
+    passes_with_shared("shared.c", &libraries, &[("dlmopen", shared), ("clone", shared)]);
+}
+
+#[test]
+fn exceptions_through_a_shared_library() {
+    let shared = "libshared_throws.cpp.so";
+    let with_runtime = "libshared_throws.cpp.so:libstdc++.so.6:libgcc_s.so.1";
+    let environments = [("dlmopen", shared), ("dlmopen", with_runtime), ("clone", shared), ("clone", with_runtime)];
+    passes_with_shared("shared_throws_program.cpp", &["shared_throws.cpp"], &environments);
 }
 
 /// 100,000 preemptions in all.

@@ -10,6 +10,11 @@ pub struct libset {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct libgotcha_shared_call {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct libgotcha_thread {
     pub table: *mut *mut ::core::ffi::c_void,
     pub defer: u32,
@@ -28,10 +33,13 @@ pub struct libgotcha_thread {
     pub handlers: u16,
     pub sections: u32,
     pub locks: *mut ::core::ffi::c_void,
+    pub calls: *mut libgotcha_shared_call,
+    pub calls_end: *mut libgotcha_shared_call,
+    pub calls_limit: *mut libgotcha_shared_call,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 88usize];
+    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 112usize];
     ["Alignment of libgotcha_thread"][::core::mem::align_of::<libgotcha_thread>() - 8usize];
     ["Offset of field: libgotcha_thread::table"][::core::mem::offset_of!(libgotcha_thread, table) - 0usize];
     ["Offset of field: libgotcha_thread::defer"][::core::mem::offset_of!(libgotcha_thread, defer) - 8usize];
@@ -56,6 +64,10 @@ const _: () = {
     ["Offset of field: libgotcha_thread::handlers"][::core::mem::offset_of!(libgotcha_thread, handlers) - 74usize];
     ["Offset of field: libgotcha_thread::sections"][::core::mem::offset_of!(libgotcha_thread, sections) - 76usize];
     ["Offset of field: libgotcha_thread::locks"][::core::mem::offset_of!(libgotcha_thread, locks) - 80usize];
+    ["Offset of field: libgotcha_thread::calls"][::core::mem::offset_of!(libgotcha_thread, calls) - 88usize];
+    ["Offset of field: libgotcha_thread::calls_end"][::core::mem::offset_of!(libgotcha_thread, calls_end) - 96usize];
+    ["Offset of field: libgotcha_thread::calls_limit"]
+        [::core::mem::offset_of!(libgotcha_thread, calls_limit) - 104usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -21,6 +21,17 @@ use tracer::{Event, Options, Outcome};
 
 pub(crate) const SCENARIO_VARIABLE: &str = "INGER_EXHAUSTIVE";
 
+/// Built from tests/c; its name is in the processes' `LIBGOTCHA_SHARED`.
+pub(crate) const SHARED_LIBRARY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/libexhaustive_shared.so");
+
+fn build_shared_library() {
+    let output = std::process::Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-shared", "-fPIC", "tests/c/shared_library.c", "-o", SHARED_LIBRARY])
+        .output()
+        .expect("a C compiler");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn main() -> ExitCode {
     if let Ok(name) = std::env::var(SCENARIO_VARIABLE) {
         scenarios::run(&name);
@@ -30,6 +41,7 @@ fn main() -> ExitCode {
         scenarios::ALL.iter().for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
+    build_shared_library();
     let filters: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let queue = Mutex::new(scenarios::ALL.iter().filter(|scenario| wanted(scenario.name)));

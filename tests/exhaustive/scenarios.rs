@@ -66,6 +66,7 @@ pub(crate) const ALL: &[Scenario] = &[
     raw("fputs_by_raw_pointer", a_raw_fputs),
     good("errno", an_errno),
     good("dlsym", a_dlsym),
+    good("shared_call", a_shared_call),
     good("setuid", a_setuid),
     good("getenv", a_getenv),
     good("pthread_sigmask", a_mask),
@@ -82,6 +83,7 @@ pub(crate) const ALL: &[Scenario] = &[
     control("control_torn", Expect::Failures(4), control_torn),
     control("control_lost", Expect::SomeFailure, control_lost),
     control("control_unguarded", Expect::SomeFailure, control_unguarded),
+    control("control_undeferred", Expect::SomeFailure, control_undeferred),
 ];
 
 /// How long the function may take: single-stepping exceeds it at once.
@@ -296,6 +298,7 @@ fn host_work() {
         }
     }
     assert_eq!(number(c"99"), 99);
+    assert_eq!(IN_CALLBACK.load(Relaxed), 0, "stopped inside a call of a shared library");
     // SAFETY: the stream is there; hangs if the function was stopped while it held the lock.
     unsafe {
         flockfile(stdout);
@@ -635,6 +638,78 @@ fn a_dlsym() {
     in_function(look_up, move |inside| assert!(inside != 0 && inside == outside));
 }
 
+/// Functions of the library that [`crate::SHARED_LIBRARY`] names.
+#[derive(Clone, Copy)]
+struct Shared {
+    twenty: Twenty,
+    doubles: Doubles,
+    call: unsafe extern "C" fn(Callback, *mut c_void) -> i64,
+    fail: unsafe extern "C" fn(c_int) -> c_int,
+}
+
+type Callback = extern "C" fn(*mut c_void) -> i64;
+#[rustfmt::skip]
+type Twenty = unsafe extern "C" fn(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) -> i64;
+type Doubles = unsafe extern "C" fn(f64, f64, f64, f64, f64, f64, f64, f64, f64, f64) -> f64;
+
+impl Shared {
+    /// Opens the library now: the libsets that are there know nothing of it.
+    fn open() -> Shared {
+        let path = std::ffi::CString::new(crate::SHARED_LIBRARY).unwrap();
+        // SAFETY: C strings; the library does nothing when it is opened.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+        assert!(!library.is_null(), "{path:?} cannot be opened");
+        unsafe fn find<F: Copy>(library: *mut c_void, name: &CStr) -> F {
+            const { assert!(size_of::<F>() == size_of::<usize>()) };
+            // SAFETY: the library is open; a C string.
+            let function = unsafe { libc::dlsym(library, name.as_ptr()) };
+            assert!(!function.is_null());
+            // SAFETY: the caller asks for the type of the function of this name.
+            unsafe { std::mem::transmute_copy(&function) }
+        }
+        // SAFETY: these are their types: tests/c/shared.h.
+        unsafe {
+            Shared {
+                twenty: find(library, c"shared_twenty"),
+                doubles: find(library, c"shared_doubles"),
+                call: find(library, c"shared_call"),
+                fail: find(library, c"shared_fail"),
+            }
+        }
+    }
+}
+
+static IN_CALLBACK: AtomicU32 = AtomicU32::new(0);
+
+/// Code that could be preempted if it were not for its caller.
+extern "C" fn callback(argument: *mut c_void) -> i64 {
+    IN_CALLBACK.store(1, Relaxed);
+    let result = number(c"17") + argument.addr() as i64;
+    IN_CALLBACK.store(0, Relaxed);
+    result
+}
+
+/// The first call on a TCB makes room for calls.
+fn shared_calls(shared: Shared) {
+    let calls = move || {
+        // SAFETY: the functions are of these types.
+        unsafe {
+            let sum = (shared.twenty)(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20);
+            let difference = (shared.doubles)(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0);
+            let called = (shared.call)(callback, std::ptr::without_provenance_mut(20));
+            let failed = ((shared.fail)(libc::EDOM), errno());
+            set_errno(33);
+            (sum, difference, called, failed)
+        }
+    };
+    let expected = ((1..=20).map(|n| n << (n - 1)).sum(), -4.0 + 0.9, 38, (-1, libc::EDOM));
+    in_function(calls, |results| assert_eq!(results, expected));
+}
+
+fn a_shared_call() {
+    shared_calls(Shared::open());
+}
+
 fn a_setuid() {
     // SAFETY: changes nothing.
     in_function(|| unsafe { libc::setuid(libc::getuid()) }, |result| assert_eq!(result, 0));
@@ -843,4 +918,35 @@ fn control_unguarded() {
         std::ptr::copy_nonoverlapping(FALSE.as_ptr(), check as *mut u8, FALSE.len());
     }
     a_raw_fputs();
+}
+
+/// Without the counter by which calls of shared libraries put preemption off.
+fn control_undeferred() {
+    let shared = Shared::open();
+    let thunk = launch(move || thunk_of(shared.twenty as *const u8), u64::MAX).unwrap().completion().unwrap();
+    // incl %fs:8(%rax) becomes a no-op, decl %fs:8(%rcx) a comparison that finds equality
+    let changes: [([u8; 4], [u8; 4]); 2] =
+        [([0x64, 0xff, 0x40, 0x08], [0x0f, 0x1f, 0x40, 0x00]), ([0x64, 0xff, 0x49, 0x08], [0x39, 0xc0, 0x66, 0x90])];
+    // SAFETY: the code of the thunk, which nobody is running.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+        assert_eq!(libc::mprotect((thunk & !4095) as *mut c_void, 8192, protection), 0);
+        let code = std::slice::from_raw_parts_mut(thunk as *mut u8, 300);
+        for (from, to) in changes {
+            let at = code.windows(4).position(|bytes| bytes == from).unwrap();
+            code[at..at + 4].copy_from_slice(&to);
+        }
+    }
+    shared_calls(shared);
+}
+
+/// Where calls from inside this libset lead, by their trampoline: src/intercept.c in external/libgotcha.
+fn thunk_of(trampoline: *const u8) -> usize {
+    // SAFETY: trampolines, tables and entries are what that file says.
+    unsafe {
+        let word = trampoline.add(12).cast::<i32>().read_unaligned() as usize;
+        let entry: *const u8 = (*gotcha::this()).table.byte_add(word).read().cast();
+        let distance = entry.add(8).cast::<i32>().read_unaligned() as isize;
+        entry.offset(12 + distance).cast::<usize>().read_unaligned()
+    }
 }

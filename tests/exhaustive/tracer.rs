@@ -78,7 +78,7 @@ impl Trunk {
     fn new(scenario: &str) -> Result<Trunk, String> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.env(crate::SCENARIO_VARIABLE, scenario);
+        command.env(crate::SCENARIO_VARIABLE, scenario).env("LIBGOTCHA_SHARED", crate::SHARED_LIBRARY);
         // SAFETY: one system call, between fork and exec.
         unsafe {
             command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {

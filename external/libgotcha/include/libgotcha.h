@@ -22,7 +22,9 @@
  *                        but what the engine can hold)
  *   LIBGOTCHA_LOADER     engine that makes the copies: "dlmopen" (default), "clone"
  *   LIBGOTCHA_SHARED     colon-separated file names of libraries that are not copied: their
- *                        functions run in the starting libset, and are not preempted
+ *                        functions, and callbacks that these make, run in the starting libset,
+ *                        and are not preempted; they may be left by returning, longjmp() or an
+ *                        exception
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
  *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired
  *   LIBGOTCHA_GDB        "1": debuggers are told of the clone engine's copies
@@ -93,7 +95,7 @@ void *libgotcha_group_symbol_from(libgotcha_group_t group, const char *name, con
 
 /* Installs `hook`, called each time a call that was carried out in the starting libset on behalf
  * of another libset has finished; it runs in the caller's libset, just before the caller goes on.
- * NULL removes it.  The hook may make any call. */
+ * NULL removes it.  The hook may make any call.  It is not called when such a call is left by longjmp(). */
 void libgotcha_shared_hook(void (*hook)(void));
 
 /* The functions of the C library that libgotcha overrides, as they were before: for the control

@@ -9,9 +9,10 @@
 #include <stdint.h>
 
 struct libset;
+struct libgotcha_shared_call;
 
 /* State of one thread control block, virtual or a kernel thread's own.
- * ABI: trampolines, assembly and Rust read the fields up to `pending`; do not change their order.
+ * ABI: trampolines, assembly and Rust read fields by their offsets; thunk.h repeats some.
  * Written by its own thread only, from ordinary code and from signal handlers: each field is
  * read and written whole. */
 struct libgotcha_thread {
@@ -32,6 +33,9 @@ struct libgotcha_thread {
 	uint16_t handlers;      /* 74: handlers of the program that are running on this TCB */
 	uint32_t sections;      /* 76: how much of `defer` is the program's own, by the control library's call */
 	void *locks;            /* 80: held, of those that forbid preemption; see policy_locks.c */
+	/* 88, 96, 104: calls of shared functions that have not returned, oldest first, the end of them, and the
+	 * end of the room for them; see thunk.S */
+	struct libgotcha_shared_call *calls, *calls_end, *calls_limit;
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 

@@ -178,7 +178,7 @@ static int start(void) {
 	int error;
 	if ((error = gotcha_config_init()) || (error = claim_process()) || (error = gotcha_objects_refresh())
 	 || (error = gotcha_glibc_init()) || (error = gotcha_policy_bind()) || (error = gotcha_loader_shadow_init())
-	 || (error = gotcha_trampolines_init()) || (error = gotcha_threads_init()))
+	 || (error = gotcha_trampolines_init()) || (error = gotcha_calls_init()) || (error = gotcha_threads_init()))
 		return error;
 	const char *locale = setlocale(LC_ALL, NULL);
 	gotcha_locale_generation = locale && strcmp(locale, "C") ? 1 : 0;

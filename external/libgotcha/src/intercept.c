@@ -21,7 +21,7 @@
 
 enum { TRAMPOLINE_SIZE = 16, CHUNK_SLOTS = 4096, CHUNKS = MAX_SLOTS / CHUNK_SLOTS, HASH_SIZE = 2 * MAX_SLOTS };
 
-void *gotcha_starting_table[MAX_SLOTS];
+void *gotcha_starting_table[MAX_SLOTS], *gotcha_shared_table[MAX_SLOTS];
 
 /* Filled from the front; a slot is never given back. Written under `slots_lock`; `slots_len` last, so
  * that lock-free readers see whole slots, and so does the child of a fork. */
@@ -33,6 +33,7 @@ static size_t slots_len;
 /* A leaf: whoever holds it calls neither the dynamic linker nor anything that waits. */
 static atomic_flag slots_lock = ATOMIC_FLAG_INIT;
 static unsigned char *chunks[CHUNKS];
+static unsigned char *entries[CHUNKS];         /* into the thunk; NULL where no function is shared */
 static uint32_t by_function[HASH_SIZE];         /* slot + 1 */
 
 /* Words that interception has rewritten, to be able to look at them again. */
@@ -68,15 +69,32 @@ static void write_trampoline(unsigned char *code, size_t slot) {
 	memcpy(code + 12, &word, 4);
 }
 
+/* What a libset's table holds for a function that is shared:
+ *
+ *	mov $SLOT, %r11d	41 bb <imm32>
+ *	jmp *THUNK(%rip)	ff 25 <disp32>		a word behind the chunk */
+static void write_entry(unsigned char *code, size_t slot, const void *thunk_word) {
+	int32_t index = slot, distance = (const unsigned char *) thunk_word - (code + 12);
+	memcpy(code, "\x41\xbb", 2);
+	memcpy(code + 2, &index, 4);
+	memcpy(code + 6, "\xff\x25", 2);
+	memcpy(code + 8, &distance, 4);
+}
+
 /* A chunk is written whole and made executable before any of its addresses is handed out: no page
  * is ever writable and executable. */
-static int make_chunk(size_t chunk) {
-	size_t size = CHUNK_SLOTS * TRAMPOLINE_SIZE;
+static int make_chunk(unsigned char **chunks, size_t chunk) {
+	size_t slots_size = CHUNK_SLOTS * TRAMPOLINE_SIZE, size = slots_size + PAGE_SIZE;
 	unsigned char *code = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (code == MAP_FAILED)
 		return gotcha_fail(errno, "mmap of trampolines: %s", strerror(errno));
+	void (**thunk)(void) = (void *) (code + slots_size);
+	*thunk = gotcha_thunk;
 	for (size_t i = 0; i < CHUNK_SLOTS; i++)
-		write_trampoline(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i);
+		if (chunks == entries)
+			write_entry(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i, thunk);
+		else
+			write_trampoline(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i);
 	if (mprotect(code, size, PROT_READ | PROT_EXEC)) {
 		int error = errno;
 		munmap(code, size);
@@ -93,7 +111,7 @@ int gotcha_trampolines_init(void) {
 	/* the child of a fork has only the forking thread: whoever had the lock is not there */
 	if (pthread_atfork(NULL, NULL, unlock_slots))
 		return gotcha_fail(ENOMEM, "no memory to register for forks");
-	return make_chunk(0);
+	return make_chunk(chunks, 0);
 }
 
 static void *trampoline_of(size_t slot) {
@@ -108,8 +126,12 @@ void *libgotcha_group_function(long group, void *function) {
 	const struct row *row = gotcha_policy_find(function);
 	if (row)
 		return row->wrapper ? row->wrapper : function;
+	struct object *home = gotcha_object_at((uintptr_t) function);
 	struct libset *set = gotcha_libset(group);
-	return set ? gotcha_translate(set, function) : function;
+	if (!set || !home)
+		return function;
+	void *trampoline = home->kind == OBJECT_SHARED ? gotcha_trampoline(function) : NULL;
+	return trampoline ? trampoline : gotcha_translate(set, function);
 }
 
 void gotcha_table_fill(struct libset *set) {
@@ -138,19 +160,32 @@ static const void *once_proxy(void) {
 	return found;
 }
 
+static int find_entry(size_t slot, void **entry) {
+	size_t chunk = slot / CHUNK_SLOTS;
+	int error = entries[chunk] ? 0 : make_chunk(entries, chunk);
+	*entry = error ? NULL : entries[chunk] + slot % CHUNK_SLOTS * TRAMPOLINE_SIZE;
+	return error;
+}
+
 /* Policy decides by address, so that every alias of a function follows one row. */
-static void fill_slot(size_t index, void *function) {
+static int fill_slot(size_t index, void *function) {
 	const struct row *row = gotcha_policy_find(function);
 	struct object *home = gotcha_object_at((uintptr_t) function);
 	struct slot *slot = &slots[index];
+	int error = 0;
 	slot->function = function;
+	slot->everywhere = NULL;
 	if (row)
 		slot->everywhere = row->wrapper ? row->wrapper : function;
+	else if (home && home->kind == OBJECT_SHARED)
+		error = find_entry(index, &slot->everywhere);
 	else if (!home || home->kind != OBJECT_REPLICATED || function == once_proxy())
 		slot->everywhere = function;
 	gotcha_starting_table[index] = base_entry(function);
+	gotcha_shared_table[index] = row ? slot->everywhere : function;
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
+	return error;
 }
 
 static void *find_or_add_slot(void *function) {
@@ -158,9 +193,9 @@ static void *find_or_add_slot(void *function) {
 	for (; by_function[at]; at = (at + 1) % HASH_SIZE)
 		if (slots[by_function[at] - 1].function == function)
 			return trampoline_of(by_function[at] - 1);
-	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(slots_len / CHUNK_SLOTS)))
+	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(chunks, slots_len / CHUNK_SLOTS))
+	 || fill_slot(slots_len, function))
 		return NULL;
-	fill_slot(slots_len, function);
 	by_function[at] = slots_len + 1;
 	__atomic_store_n(&slots_len, slots_len + 1, __ATOMIC_RELEASE);
 	return trampoline_of(slots_len - 1);
@@ -201,15 +236,21 @@ static bool rewrite(void **word, void *ours, void *raw, const struct object *obj
 static bool wants_trampoline(const struct object *home, const void *function) {
 	if (home->kind == OBJECT_REPLICATED)
 		return true;
-	/* ld.so's and shared libraries' functions: only those with a row, or that must not be preempted */
+	/* a call of it from inside a libset opens a bracket */
+	if (home->kind == OBJECT_SHARED)
+		return true;
+	/* ld.so's: only those with a row */
 	return gotcha_policy_find(function) != NULL;
 }
 
 /* Base's copy of a library may run inside a function, by a pointer that the program stored before
  * interception: it may hold the process's locks, and must then call nothing that could be preempted. So its
  * calls stay in base, where libgotcha_is_shared_code() covers them. Addresses of other objects' functions,
- * which it may hand out, are trampolines as everywhere. */
+ * which it may hand out, are trampolines as everywhere. Of a shared library only the calls of its own functions stay:
+ * others are the policy's. */
 static bool stays_in_base(const struct object *object, unsigned type, const struct object *home) {
+	if (object->kind == OBJECT_SHARED)
+		return type == R_X86_64_JUMP_SLOT && home == object;
 	return object->kind == OBJECT_REPLICATED && (type == R_X86_64_JUMP_SLOT || home == object);
 }
 
@@ -249,7 +290,7 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	if (!definition || !gotcha_is_function(definition))
 		return 0;
 	/* an object's own tables of its own functions belong to its copies: they are relocated there */
-	if (type == R_X86_64_64 && home == object)
+	if (type == R_X86_64_64 && home == object && object->kind != OBJECT_SHARED)
 		return 0;
 	void *target = stays_in_base(object, type, home) ? base_entry(value) : gotcha_trampoline(value);
 	if (!target)

@@ -120,6 +120,7 @@ struct snapshot {
 };
 
 struct libset {
+	intptr_t errno_offset;          /* its C library's errno, from the thread pointer; first: see thunk.h */
 	long number;                    /* 1.. */
 	enum { LIBSET_FREE, LIBSET_TAKEN, LIBSET_RETIRED } state;
 	void **table;                   /* MAX_SLOTS function addresses; trampolines index it */
@@ -140,7 +141,6 @@ struct libset {
 	struct snapshot *snapshots;
 	size_t snapshots_len;
 	uintptr_t libc_start, libc_end; /* of its C library: where its streams' vtables lie */
-	intptr_t errno_offset;          /* its C library's errno, from the thread pointer */
 	void (*ctype_init)(void);       /* its C library's __ctype_init */
 	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
 	FILE *streams_pristine;         /* ...and what it holds while none is open */
@@ -160,6 +160,11 @@ struct libset {
 };
 
 extern void *gotcha_starting_table[MAX_SLOTS];
+/* Of code inside a call of a shared function: the starting libset on a function's TCB, so that all rows apply. */
+extern void *gotcha_shared_table[MAX_SLOTS];
+static inline bool is_libsets(void **table) {
+	return table != gotcha_starting_table && table != gotcha_shared_table;
+}
 struct libset *gotcha_libset(long number);
 size_t gotcha_libsets_len(void);
 /* The same as gotcha_libset(), but also one whose constructors are running. */
@@ -224,6 +229,15 @@ int gotcha_intercept_objects(void);
 size_t gotcha_intercept_verify(void);
 /* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
 void *gotcha_intercept_symbol(void *found, const struct libset *set);
+
+/* ------------------------------------------------------------------ calls of shared functions (thunk.S, shared_calls.c) */
+
+/* What a libset's entry for a shared function jumps to. */
+void gotcha_thunk(void);
+int gotcha_calls_init(void);
+/* A longjmp on `tcb`, whose state is `state`, is about to land. Takes off the calls that it leaves, gives the TCB the
+ * table of the oldest one's caller, and returns how many go on. */
+size_t gotcha_calls_jump(struct libgotcha_thread *state, uintptr_t tcb, uintptr_t from, uintptr_t to);
 
 /* ------------------------------------------------------------------ policy (policy.c) */
 
@@ -313,7 +327,7 @@ extern void (*gotcha_base_free)(void *);
 extern int (*gotcha_base_thread_atexit)(void (*)(void *), void *, void *);
 int gotcha_thread_atexit(void (*run)(void *), void *object, void *dso);
 static inline bool in_libset(void) {
-	return THIS.set && THIS.table != gotcha_starting_table;
+	return THIS.set && is_libsets(THIS.table);
 }
 
 /* ------------------------------------------------------------------ glibc's private facts (glibc.c) */
@@ -397,19 +411,23 @@ static inline void shared_leave(struct shared_guard *guard) {
 	compiler_barrier();
 	THIS.table = guard->table;
 	compiler_barrier();
-	if (unlikely(gotcha_shared_hook) && guard->table != gotcha_starting_table)
+	if (unlikely(gotcha_shared_hook) && is_libsets(guard->table))
 		libgotcha_run_hook();
 	if (--THIS.defer == 0 && unlikely(THIS.pending))
 		libgotcha_take_pending();
 }
 
-/* The same, and errno of the libset's C library stands for base's in between. */
+/* The same, and errno of the libset's C library stands for base's in between; inside a call of a shared function it
+ * does so already. */
+static inline bool has_own_errno(void) {
+	return THIS.set && THIS.calls_end == THIS.calls;
+}
 static inline void errno_in(void) {
-	if (THIS.set)
+	if (has_own_errno())
 		*gotcha_base_errno() = *(int *) (thread_pointer() + THIS.set->errno_offset);
 }
 static inline void errno_out(void) {
-	if (THIS.set)
+	if (has_own_errno())
 		*(int *) (thread_pointer() + THIS.set->errno_offset) = *gotcha_base_errno();
 }
 

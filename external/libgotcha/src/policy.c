@@ -131,7 +131,10 @@ static void export_object(struct object *object, void (*visit)(void *, const cha
 		const char *name = object->strings + symbol->st_name;
 		if (!gotcha_lookup(NULL, name, NULL, &home) || home != object)
 			continue;
-		visit(closure, name, (uintptr_t) gotcha_definition_address(object, symbol), gotcha_is_function(symbol));
+		void *address = gotcha_definition_address(object, symbol);
+		/* a copy's calls of a shared library are as everybody's */
+		void *trampoline = object->kind == OBJECT_SHARED && gotcha_is_function(symbol) ? gotcha_trampoline(address) : NULL;
+		visit(closure, name, (uintptr_t) (trampoline ? trampoline : address), gotcha_is_function(symbol));
 	}
 }
 

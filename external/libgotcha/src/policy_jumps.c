@@ -26,7 +26,7 @@ static void refuse(void) {
 
 /* The TCB for which preemption is deferred by handlers that the jump leaves is made what code on the
  * target's stack expects. Context: any. */
-static void land_in_function(uintptr_t thread_pointer_of_function) {
+static void land_in_function(uintptr_t thread_pointer_of_function, uintptr_t from, uintptr_t to) {
 	struct libgotcha_thread *state = libgotcha_tcb_state(thread_pointer_of_function);
 	bool leaves_handler = state->handlers;
 	if (thread_pointer() != thread_pointer_of_function) {
@@ -41,24 +41,25 @@ static void land_in_function(uintptr_t thread_pointer_of_function) {
 	if (leaves_handler)
 		state->mask_changed = 1;
 	state->handlers = 0;
-	state->table = state->set->table;
+	size_t calls = gotcha_calls_jump(state, thread_pointer_of_function, from, to);
+	state->table = calls ? gotcha_shared_table : state->set->table;
 	/* the frame may still be a handler's */
-	gotcha_set_defer(state->sections + state->streams_locked);
+	gotcha_set_defer(state->sections + state->streams_locked + calls);
 }
 
 static void jump_with(int row, jmp_buf target, int value) {
-	uintptr_t function = 0;
+	uintptr_t function = 0, from = (uintptr_t) __builtin_frame_address(0), to = gotcha_jump_stack_pointer(target);
 	/* from here on no migration; each case below sets what is to hold after the jump */
 	THIS.defer++;
 	compiler_barrier();
-	switch (gotcha_callbacks.landing ? gotcha_callbacks.landing(gotcha_jump_stack_pointer(target), &function) : LIBGOTCHA_LANDS_OUTSIDE) {
+	switch (gotcha_callbacks.landing ? gotcha_callbacks.landing(to, &function) : LIBGOTCHA_LANDS_OUTSIDE) {
 	case LIBGOTCHA_LANDS_OUTSIDE:
 		/* a kernel thread's own stack; handlers of the program, if any, are left */
-		THIS.defer = 1;
+		THIS.defer = 1 + gotcha_calls_jump(&THIS, thread_pointer(), from, to);
 		THIS.handlers = 0;
 		break;
 	case LIBGOTCHA_LANDS_IN_FUNCTION:
-		land_in_function(function);
+		land_in_function(function, from, to);
 		break;
 	case LIBGOTCHA_LEAVES_FUNCTION: {
 		struct hosted_guard guard;

@@ -253,7 +253,7 @@ static void *find_next(const struct libset *set, uintptr_t caller, const char *n
 }
 
 static void *find(void *handle, const char *name, const char *version, uintptr_t caller) {
-	const struct libset *set = THIS.set;
+	const struct libset *set = THIS.set, *calling = THIS.is_virtual && in_libset() ? set : NULL;
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	void *found = handle == RTLD_NEXT ? find_next(set, caller, name, version)
@@ -262,7 +262,7 @@ static void *find(void *handle, const char *name, const char *version, uintptr_t
 	/* not under gotcha_lock(): a constructor that looks symbols up holds ld.so's lock, for which a thread that
 	 * makes a libset waits */
 	if (found)
-		found = gotcha_intercept_symbol(found, guard.virtual_tcb ? libgotcha_tcb_state(guard.virtual_tcb)->set : NULL);
+		found = gotcha_intercept_symbol(found, calling);
 	gotcha_hosted_leave(&guard);
 	return found;
 }

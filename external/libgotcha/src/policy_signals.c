@@ -257,7 +257,7 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 		if (!result && action) {
 			uint64_t saved = lock_dispositions();
 			dispositions[signal] = (struct disposition) { copy, in_libset() ? THIS.set : NULL, true };
-			if (guard.table != gotcha_starting_table)
+			if (is_libsets(guard.table))
 				dispositions[signal].set = THIS.set;
 			unlock_dispositions(saved);
 			if (signal != gotcha_preemption_signal) {

@@ -124,15 +124,18 @@ static void *start_thread(void *closure) {
 }
 
 static int threads_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
-	struct libset *set = THIS.set;
-	if (!set)
+	struct libset *set = in_libset() ? THIS.set : NULL;
+	if (!THIS.is_virtual && !set)
 		return create(thread, attributes, function, argument);
 	bool entered = gotcha_inherited_mask_enter();
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	int error = EAGAIN;
-	struct start *start = gotcha_base_malloc(sizeof *start);
-	if (start) {
+	struct start *start = set ? gotcha_base_malloc(sizeof *start) : NULL;
+	if (!set) {
+		error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
+			(thread, attributes, function, argument);
+	} else if (start) {
 		*start = (struct start) { function, argument, set };
 		set->live_threads++;
 		error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
@@ -244,7 +247,7 @@ static int threads_aio_suspend(const struct aiocb *const list[], int length, con
 	for (long duration_ns = 0; !error && !is_one_done(list, length); gotcha_nap(&duration_ns))
 		error = THIS.program_signals != program_signals ? EINTR : timeout && gotcha_has_passed(CLOCK_MONOTONIC, &deadline) ? EAGAIN : 0;
 	if (error)
-		*(THIS.set ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
+		*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
 	return error ? -1 : 0;
 }
 

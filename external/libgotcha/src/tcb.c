@@ -274,6 +274,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->pending = state->mask_changed = 0;
 	state->handlers = state->sections = 0;
 	state->streams_locked = 0;
+	state->calls_end = state->calls;
 	gotcha_locks_forget(state);
 }
 
