@@ -68,7 +68,8 @@ typedef struct LINGER_ALIGNED(8) {
      * - EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
      * - EINVAL: the function is null, the handle has none, or it is running now.
      * - ENOMEM: there is no memory for another function.
-     * - ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
+     * - ECANCELED: the function was cancelled, maybe with the one that had launched it, or ended its thread
+     *   (pthread_exit()) instead of returning.
      * - ENOSYS: this process cannot run preemptible functions; linger_error() says why.
      * - Others: the system refused a timer or the like, and linger_error() says what.
      */
@@ -118,8 +119,9 @@ void linger_resume(linger_t *linger, uint64_t us);
 
 /**
  * Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
- * again for other functions. So are those of the functions that were running inside it when it stopped; others
- * that it had launched and not finished keep theirs until their handles are cancelled.
+ * again for other functions. So are those of the functions that were running inside it when it stopped, and of
+ * others that it had launched, or had been the last to resume, and not finished: they are cancelled with it. Handles of
+ * these that lie elsewhere say so when they are used next, by ECANCELED.
  *
  * Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
  * function. What the function had allocated and not freed is leaked, as are descriptors that it had open

@@ -33,6 +33,8 @@ pub enum Error {
     TimedOut,
     /// The function ended its thread (`pthread_exit`) instead of returning.
     Ended,
+    /// The function that had launched this one was cancelled, and this one with it.
+    Cancelled,
 }
 
 impl Error {
@@ -43,7 +45,7 @@ impl Error {
             Error::Os { errno, .. } => *errno,
             Error::Unsupported { .. } => libc::ENOSYS,
             Error::TimedOut => libc::ETIMEDOUT,
-            Error::Ended => libc::ECANCELED,
+            Error::Ended | Error::Cancelled => libc::ECANCELED,
         }
     }
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Error {
             Error::Unsupported { cause } => write!(formatter, "unsupported: {cause}"),
             Error::TimedOut => formatter.write_str("the function did not finish within its budget"),
             Error::Ended => formatter.write_str("the function ended its thread instead of returning"),
+            Error::Cancelled => formatter.write_str("the function was cancelled with the one that had launched it"),
         }
     }
 }

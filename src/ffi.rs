@@ -4,7 +4,7 @@
 use crate::error::Error;
 use crate::linger::in_function;
 use crate::preempt;
-use crate::task::{self, State, Stop, Task};
+use crate::task::{self, Generation, State, Stop, Task};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::{align_of, offset_of, size_of};
 use std::ptr::null_mut;
@@ -28,7 +28,8 @@ pub struct linger_t {
     /// - EAGAIN: as many functions are unfinished as this process can have; see linger_concurrency_limit().
     /// - EINVAL: the function is null, the handle has none, or it is running now.
     /// - ENOMEM: there is no memory for another function.
-    /// - ECANCELED: the function was cancelled, or ended its thread (pthread_exit()) instead of returning.
+    /// - ECANCELED: the function was cancelled, maybe with the one that had launched it, or ended its thread
+    ///   (pthread_exit()) instead of returning.
     /// - ENOSYS: this process cannot run preemptible functions; linger_error() says why.
     /// - Others: the system refused a timer or the like, and linger_error() says what.
     pub error: c_int,
@@ -108,8 +109,9 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 }
 
 /// Cancels an unfinished function: it never goes on, and its stack, thread-locals and libraries are used
-/// again for other functions. So are those of the functions that were running inside it when it stopped; others
-/// that it had launched and not finished keep theirs until their handles are cancelled.
+/// again for other functions. So are those of the functions that were running inside it when it stopped, and of
+/// others that it had launched, or had been the last to resume, and not finished: they are cancelled with it. Handles of
+/// these that lie elsewhere say so when they are used next, by ECANCELED.
 ///
 /// Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
 /// function. What the function had allocated and not freed is leaked, as are descriptors that it had open
@@ -125,12 +127,12 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
     // SAFETY: the caller's promise.
     let Some(linger) = (unsafe { linger.as_mut() }) else { return };
-    let task: *mut Task = linger.continuation.cast();
-    if task.is_null() {
+    if linger.continuation.is_null() {
         return;
     }
     // SAFETY: the handle's own task, which the handle forgets where it is given up; the caller's promise.
     bracketed(|| unsafe {
+        let Some(task) = claim(linger) else { return };
         match (*task).state {
             State::Prepared => Task::release(task),
             State::Stopped(Stop::Paused | Stop::Preempted) => Task::reclaim(task),
@@ -145,14 +147,50 @@ pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
     });
 }
 
+/// The handle's task, if its function has not been cancelled since; else that is recorded.
+///
+/// Context: bracketed.
+fn claim(linger: &mut linger_t) -> Option<*mut Task> {
+    let task = task_of(linger.continuation);
+    // SAFETY: the pointer came from `mark`.
+    let is_ours = unsafe { Task::claim(task, |generation| mark(task, generation) == linger.continuation) };
+    if !is_ours {
+        linger.continuation = null_mut();
+        linger.is_yielded = false;
+        linger.error = report(&Error::Cancelled);
+    }
+    is_ours.then_some(task)
+}
+
+/// What a user's pointer leaves free: the high bits, and by a task's alignment the low ones. They take as much of
+/// the generation as fits.
+const HIGH_SHIFT: u32 = 48;
+const LOW_BITS: u32 = align_of::<Task>().trailing_zeros();
+
+fn mark(task: *mut Task, generation: Generation) -> *mut c_void {
+    let (low, high) = (generation as usize % (1 << LOW_BITS), generation as usize >> LOW_BITS);
+    task.map_addr(|address| address | low | high << HIGH_SHIFT).cast()
+}
+
+fn task_of(continuation: *mut c_void) -> *mut Task {
+    continuation.map_addr(|address| address & ((1 << HIGH_SHIFT) - (1 << LOW_BITS))).cast()
+}
+
 const NOT_STOPPED: &str = "the function is running, or the handle is a copy of one that was used since";
 
 fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -> Result<linger_t, Error> {
     task::init()?;
     let task = Task::take()?;
-    let mut linger = linger_t { is_complete: false, is_yielded: false, error: 0, continuation: task.cast() };
     // SAFETY: the task is ours and idle; the function and its argument are the caller's promise.
-    unsafe { Task::prepare(task, function, argument, 0) };
+    let continuation = unsafe {
+        Task::prepare(task, function, argument, 0);
+        mark(task, Task::generation(task))
+    };
+    let mut linger = linger_t { is_complete: false, is_yielded: false, error: 0, continuation };
+    if budget_us == 0 {
+        // SAFETY: the task is ours, and prepared.
+        unsafe { Task::keep(task) };
+    }
     run(&mut linger, budget_us);
     Ok(linger)
 }
@@ -161,10 +199,10 @@ fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -
 ///
 /// Context: bracketed.
 fn run(linger: &mut linger_t, budget_us: u64) {
-    let task: *mut Task = linger.continuation.cast();
     if budget_us == 0 {
         return;
     }
+    let Some(task) = claim(linger) else { return };
     // SAFETY: a handle that is neither complete nor failed has a task of its own, prepared or stopped.
     let stop = unsafe {
         match (*task).state {
@@ -190,8 +228,16 @@ fn run(linger: &mut linger_t, budget_us: u64) {
             // SAFETY: the task is not used again; C's contract is that of reclaim.
             unsafe { Task::reclaim(task) };
         }
-        Ok(stop) => linger.is_yielded = stop == Stop::Paused,
-        Err(error) => linger.error = report(&error),
+        Ok(stop) => {
+            linger.is_yielded = stop == Stop::Paused;
+            // SAFETY: the handle's task, and stopped.
+            unsafe { Task::keep(task) };
+        }
+        Err(error) => {
+            linger.error = report(&error);
+            // SAFETY: the handle's task, as it was.
+            unsafe { Task::keep(task) };
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::preempt;
-use crate::task::{self, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
+use crate::task::{self, Generation, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
 use crate::thread::Thread;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -20,7 +20,13 @@ use std::time::Duration;
 /// thread-locals and captures are *abandoned*, which means leaked: something outside may still point at
 /// them, as when a thread ends without running its destructors. So is the heap memory that it
 /// holds. If the function has started threads that still run, dropping waits for their end, since they
-/// may use what the function has borrowed. Its libset is rolled back and used again. After 10,000 abandoned functions launching fails with
+/// may use what the function has borrowed. Its libset is rolled back and used again.
+///
+/// Unfinished functions that it had launched, or had been the last to resume, are cancelled with it, unless it has
+/// returned: resuming one of them afterwards, through a handle that the function had put elsewhere, fails with
+/// [`Error::Cancelled`].
+///
+/// After 10,000 abandoned functions launching fails with
 /// [`Error::TooManyAbandoned`]; see [`Linger::reclaim`].
 #[derive(Debug)]
 #[must_use = "dropping it cancels the function"]
@@ -38,6 +44,7 @@ pub enum Linger<'a, T> {
 /// It is not bound to a kernel thread: another one can resume it.
 pub struct Continuation<'a, T> {
     task: NonNull<Task>,
+    generation: Generation,
     /// Where the function's outcome will be.
     outcome: NonNull<Outcome<T>>,
     /// Drops the function and frees what `outcome` points to, before the function has run.
@@ -180,6 +187,7 @@ where
         Task::prepare(task, call::<F, T>, payload.cast(), reserved_bytes);
         Continuation {
             task: NonNull::new_unchecked(task),
+            generation: Task::generation(task),
             outcome: NonNull::new_unchecked(payload).cast(),
             discard: if fits { discard_in_place::<F, T> } else { discard_boxed::<F, T> },
             free: if fits { free_in_place } else { free_boxed::<F, T> },
@@ -187,7 +195,12 @@ where
             result: PhantomData,
         }
     };
-    if budget_us == 0 { Ok(Linger::Continuation(continuation)) } else { continuation.go_on(budget_us) }
+    if budget_us == 0 {
+        // SAFETY: the task is ours, and prepared.
+        unsafe { Task::keep(task) };
+        return Ok(Linger::Continuation(continuation));
+    }
+    continuation.go_on(budget_us)
 }
 
 /// Lets an unfinished function go on for at most `budget_us` microseconds.
@@ -197,8 +210,8 @@ where
 ///
 /// # Errors
 ///
-/// [`Error::Ended`] if the function ended its thread, which leaves [`Linger::Poison`]; [`Error::Os`] if this
-/// kernel thread cannot get a timer.
+/// [`Error::Ended`] if the function ended its thread, and [`Error::Cancelled`] if it was cancelled with the one that had
+/// launched it, which leave [`Linger::Poison`]; [`Error::Os`] if this kernel thread cannot get a timer.
 ///
 /// # Panics
 ///
@@ -225,6 +238,9 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else {
         return Ok(linger);
     };
+    if !continuation.claim() {
+        return Err(Error::Cancelled);
+    }
     *linger = continuation.go_on(budget_us)?;
     Ok(linger)
 }
@@ -235,7 +251,11 @@ impl<'a, T> Continuation<'a, T> {
         let task = self.task.as_ptr();
         // SAFETY: the task is this continuation's, prepared or stopped.
         match unsafe { Task::run(task, budget_us) }? {
-            Stop::Paused | Stop::Preempted => Ok(Linger::Continuation(self)),
+            Stop::Paused | Stop::Preempted => {
+                // SAFETY: the task is this continuation's, and stopped.
+                unsafe { Task::keep(task) };
+                Ok(Linger::Continuation(self))
+            }
             Stop::Ended => Err(Error::Ended),
             Stop::Completed => {
                 let this = std::mem::ManuallyDrop::new(self);
@@ -255,9 +275,20 @@ impl<'a, T> Continuation<'a, T> {
         }
     }
 
-    fn has_started(&self) -> bool {
-        // SAFETY: the task is this continuation's.
-        unsafe { self.task.as_ref().state != State::Prepared }
+    /// Makes the task this continuation's alone. False: the function was cancelled with its launcher, and nothing
+    /// is left of it.
+    ///
+    /// Context: bracketed.
+    fn claim(&self) -> bool {
+        // SAFETY: the task that the continuation was made with.
+        unsafe { Task::claim(self.task.as_ptr(), |generation| generation == self.generation) }
+    }
+
+    /// The task's state; None: as above.
+    fn state(&self) -> Option<State> {
+        let _bracket = BracketGuard::enter();
+        // SAFETY: the task that the continuation was made with.
+        unsafe { Task::look(self.task.as_ptr(), |generation| generation == self.generation) }
     }
 
     /// Drops the function, which is the caller's code and may panic, and gives the task back.
@@ -283,8 +314,17 @@ impl<'a, T> Continuation<'a, T> {
     ///
     /// Context: not bracketed, so that inside another function the wait can be preempted.
     fn wait_for_threads(&self) {
-        // SAFETY: the task is this continuation's.
-        while unsafe { Task::has_threads(self.task.as_ptr()) } {
+        let has_threads = || {
+            let _bracket = BracketGuard::enter();
+            // SAFETY: the task is this continuation's, and stopped.
+            let waits = self.claim() && unsafe { Task::has_threads(self.task.as_ptr()) };
+            if waits {
+                // SAFETY: as above. Who is cancelled while he waits is not to leave it to nobody.
+                unsafe { Task::keep(self.task.as_ptr()) };
+            }
+            waits
+        };
+        while has_threads() {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -292,23 +332,33 @@ impl<'a, T> Continuation<'a, T> {
 
 impl<T> Drop for Continuation<'_, T> {
     fn drop(&mut self) {
-        if !self.has_started() {
-            // SAFETY: it has not started, and this is the last use.
-            unsafe { self.discard_unstarted() };
-            return;
+        match self.state() {
+            None => return,
+            Some(State::Prepared) => {
+                let is_ours = {
+                    let _bracket = BracketGuard::enter();
+                    self.claim()
+                };
+                if is_ours {
+                    // SAFETY: it has not started, and this is the last use.
+                    unsafe { self.discard_unstarted() };
+                }
+                return;
+            }
+            Some(_) => self.wait_for_threads(),
         }
-        self.wait_for_threads();
         let _bracket = BracketGuard::enter();
-        // SAFETY: the task is this continuation's, not running, and not used again. It is abandoned, so that
-        // whatever points into it stays valid.
-        unsafe { Task::abandon(self.task.as_ptr()) };
+        if self.claim() {
+            // SAFETY: the task is this continuation's, not running, and not used again. It is abandoned, so that
+            // whatever points into it stays valid.
+            unsafe { Task::abandon(self.task.as_ptr()) };
+        }
     }
 }
 
 impl<T> std::fmt::Debug for Continuation<'_, T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // SAFETY: the task is this continuation's.
-        formatter.debug_struct("Continuation").field("state", unsafe { &self.task.as_ref().state }).finish()
+        formatter.debug_struct("Continuation").field("state", &self.state()).finish()
     }
 }
 
@@ -326,8 +376,7 @@ impl<'a, T> Linger<'a, T> {
     /// Did the function stop last because it called [`pause`]?
     pub fn yielded(&self) -> bool {
         let Linger::Continuation(continuation) = self else { return false };
-        // SAFETY: the task is this continuation's.
-        unsafe { continuation.task.as_ref().state == State::Stopped(Stop::Paused) }
+        continuation.state() == Some(State::Stopped(Stop::Paused))
     }
 
     /// The function's result, if it has returned.
@@ -350,7 +399,8 @@ impl<'a, T> Linger<'a, T> {
     ///
     /// # Safety
     ///
-    /// Nothing outside points into the function's frames, thread-locals or captures: no scoped thread that
+    /// Nothing outside points into the function's frames, thread-locals or captures, or into those of functions that
+    /// are cancelled with it: no scoped thread that
     /// it started still runs, no intrusive list or pinned future that others know lies on its stack.
     ///
     /// # Examples
@@ -364,16 +414,23 @@ impl<'a, T> Linger<'a, T> {
     pub unsafe fn reclaim(self) {
         let Linger::Continuation(continuation) = self else { return };
         let mut continuation = std::mem::ManuallyDrop::new(continuation);
-        // SAFETY: the task is this continuation's and not used again; the caller's promise.
-        unsafe {
-            if continuation.has_started() {
-                let _bracket = BracketGuard::enter();
-                Task::reclaim(continuation.task.as_ptr());
-                (continuation.free)(continuation.outcome.as_ptr().cast());
-            } else {
-                continuation.discard_unstarted();
+        let state = continuation.state();
+        {
+            let _bracket = BracketGuard::enter();
+            if !continuation.claim() {
+                return;
+            }
+            if state != Some(State::Prepared) {
+                // SAFETY: the task is this continuation's and not used again; the caller's promise.
+                unsafe {
+                    Task::reclaim(continuation.task.as_ptr());
+                    (continuation.free)(continuation.outcome.as_ptr().cast());
+                }
+                return;
             }
         }
+        // SAFETY: as above, and it has not started.
+        unsafe { continuation.discard_unstarted() };
     }
 }
 

@@ -19,7 +19,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicUsize,
+    AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     compiler_fence,
 };
@@ -49,6 +49,9 @@ pub(crate) enum State {
     Idle,
 }
 
+/// Counts the functions that a task has had: tells a handle from one of an earlier function of the same task.
+pub(crate) type Generation = u64;
+
 pub(crate) type Function = unsafe extern "C" fn(*mut c_void);
 
 /// # Invariants
@@ -58,6 +61,12 @@ pub(crate) type Function = unsafe extern "C" fn(*mut c_void);
 /// - While `Stopped`: `innermost` is the function that goes on when it is resumed, itself or one inside
 ///   it, and `context` is where.
 /// - While not `Running`, its TCB's `defer` is not 0.
+/// - `launcher` is not null while it is one of the `kept` of that task, and not `Running`. Both change under the
+///   pool's lock, with one exception: `launcher` is null where nobody but the handle's owner can know of the task.
+///
+/// Never freed, so that a handle that has outlived its function can be told by the generation. The alignment leaves
+/// room for part of that in the C interface's pointers.
+#[repr(align(64))]
 pub(crate) struct Task {
     context: Context,
     host: *mut Context,
@@ -76,6 +85,12 @@ pub(crate) struct Task {
     stopped_ns: u64,
     function: Option<Function>,
     argument: *mut c_void,
+    generation: AtomicU64,
+    /// The function that holds its handle, as far as we know: it ran this one last.
+    launcher: AtomicPtr<Task>,
+    /// The first of the unfinished functions whose handles it holds; they are linked by `next`.
+    kept: AtomicPtr<Task>,
+    next: *mut Task,
     stack_top: *mut u8,
     group: c_long,
     tcb: libgotcha_tcb,
@@ -188,6 +203,10 @@ impl Task {
             stopped_ns: 0,
             function: None,
             argument: null_mut(),
+            generation: AtomicU64::new(0),
+            launcher: AtomicPtr::new(null_mut()),
+            kept: AtomicPtr::new(null_mut()),
+            next: null_mut(),
             stack_top: stack.top(),
             group,
             tcb,
@@ -234,6 +253,7 @@ impl Task {
             (*task).argument = argument;
             (*task).stack_top = (*task).stack.top().sub(reserved_bytes);
             (*task).innermost = task;
+            (*task).generation.store((*task).generation.load(Relaxed) + 1, Release);
             (*task).state = State::Prepared;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
@@ -248,47 +268,89 @@ impl Task {
     /// `task` is the caller's, and its function is not in mid-run.
     pub(crate) unsafe fn release(task: *mut Task) {
         // SAFETY: the caller's promise.
-        unsafe { (*task).state = State::Idle };
+        unsafe {
+            (*task).state = State::Idle;
+            if !(*task).kept.load(Relaxed).is_null() {
+                Task::let_go(task);
+            }
+        }
         if !Hot::of_this_thread().give(task) {
             pool().push(Idle(task));
         }
     }
 
-    /// Do threads that code of the task's libset has started still run?
+    /// Do threads that code of the libsets of the task, and of what would end with it, has started still run?
+    ///
+    /// Context: bracketed.
     ///
     /// # Safety
     ///
-    /// `task` is the caller's.
+    /// `task` is the caller's, and not running.
     pub(crate) unsafe fn has_threads(task: *mut Task) -> bool {
+        unsafe fn any(task: *mut Task) -> bool {
+            // SAFETY: has_threads's promise, for the task and those that are linked to it, which the lock keeps.
+            unsafe {
+                let mut inner = (*task).innermost;
+                loop {
+                    let mut kept = (*inner).kept.load(Relaxed);
+                    while !kept.is_null() {
+                        if any(kept) {
+                            return true;
+                        }
+                        kept = (*kept).next;
+                    }
+                    if gotcha::libgotcha_group_threads((*inner).group) != 0 {
+                        return true;
+                    }
+                    if inner == task {
+                        return false;
+                    }
+                    inner = (*inner).parent;
+                }
+            }
+        }
+        let _lock = pool();
         // SAFETY: the caller's promise.
-        unsafe { gotcha::libgotcha_group_threads((*task).group) != 0 }
+        unsafe { any(task) }
     }
 
-    /// Ends a function in mid-run, and the functions inside it, and uses everything again.
+    /// Ends a function in mid-run, those inside it and those whose handles they hold, and uses everything again.
     ///
     /// # Safety
     ///
     /// `task` is the caller's and not running, and nothing outside points into its frames, thread-locals or
-    /// captures.
+    /// captures, or into theirs.
     pub(crate) unsafe fn reclaim(task: *mut Task) {
         let _errno = ErrnoGuard::new();
-        // SAFETY: the tasks of the chain are stopped with this one; the caller's promise covers their
-        // frames, which are what owns the inner ones.
+        // SAFETY: the caller's promise.
+        unsafe { Task::end(task, Task::reclaim_one) };
+    }
+
+    /// The innermost first.
+    unsafe fn end(task: *mut Task, end_one: unsafe fn(*mut Task)) {
+        // SAFETY: reclaim's and abandon's contracts: the tasks of the chain are stopped with this one, and what
+        // they keep is stopped too.
         unsafe {
             let mut inner = (*task).innermost;
-            while !inner.is_null() && inner != task {
+            loop {
                 let parent = (*inner).parent;
-                Task::reclaim_one(inner);
+                while let Some(kept) = Task::take_kept(inner) {
+                    Task::end(kept, end_one);
+                }
+                // From here on handles are stale.
+                (*inner).generation.fetch_add(1, Release);
+                end_one(inner);
+                if inner == task {
+                    break;
+                }
                 inner = parent;
             }
-            Task::reclaim_one(task);
         }
     }
 
     unsafe fn reclaim_one(task: *mut Task) {
         // SAFETY: reclaim's contract, for this task.
         unsafe {
-            (*task).innermost = null_mut();
             if gotcha::libgotcha_group_renew((*task).group) {
                 gotcha::libgotcha_tcb_roll_back(&mut (*task).tcb);
                 Task::release(task);
@@ -306,15 +368,7 @@ impl Task {
     pub(crate) unsafe fn abandon(task: *mut Task) {
         let _errno = ErrnoGuard::new();
         // SAFETY: the caller's promise; the libset's state is nobody's but the function's.
-        unsafe {
-            let mut inner = (*task).innermost;
-            while !inner.is_null() && inner != task {
-                let parent = (*inner).parent;
-                Task::abandon_one(inner);
-                inner = parent;
-            }
-            Task::abandon_one(task);
-        }
+        unsafe { Task::end(task, Task::abandon_one) };
     }
 
     unsafe fn abandon_one(task: *mut Task) {
@@ -327,6 +381,127 @@ impl Task {
             match Task::with_group((*task).group) {
                 Ok(fresh) => Task::release(fresh),
                 Err(_) => gotcha::libgotcha_group_free((*task).group),
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- handles
+
+/// A function's handle lies with whoever ran it last. If that is a function too, and is cancelled, its frames are gone,
+/// and nobody could resume or cancel the inner one: so it ends with it. A handle that was put elsewhere
+/// in the meantime is stale then, which its generation tells.
+impl Task {
+    /// # Safety
+    ///
+    /// `task` is a task, of whatever function.
+    pub(crate) unsafe fn generation(task: *mut Task) -> Generation {
+        // SAFETY: the caller's promise: tasks are never freed.
+        unsafe { (*task).generation.load(Acquire) }
+    }
+
+    /// The function that calls this, if one does, keeps the handle of an unfinished one. Handlers of the program
+    /// and others on top of a function are not that function.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and prepared or stopped.
+    pub(crate) unsafe fn keep(task: *mut Task) {
+        let thread = Thread::current();
+        // SAFETY: the caller's promise; the thread is this one.
+        unsafe {
+            let launcher = if thread.is_null() { null_mut() } else { (*thread).current.load(Relaxed) };
+            if !launcher.is_null() && (*launcher).tls == gotcha::this() {
+                let _lock = pool();
+                (*task).next = (*launcher).kept.load(Relaxed);
+                (*launcher).kept.store(task, Relaxed);
+                (*task).launcher.store(launcher, Release);
+            }
+        }
+    }
+
+    /// Makes a handle's task the caller's, if it still is the function that `is_mine` knows. It is nobody's to end
+    /// from then on.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is a task, of whatever function.
+    #[inline]
+    pub(crate) unsafe fn claim(task: *mut Task, is_mine: impl Fn(Generation) -> bool) -> bool {
+        // SAFETY: the caller's promise: tasks are never freed. Who ends a kept task changes the generation first.
+        unsafe {
+            if (*task).launcher.load(Acquire).is_null() {
+                return is_mine(Task::generation(task));
+            }
+            let _lock = pool();
+            let is_mine = is_mine(Task::generation(task));
+            if is_mine && !(*task).launcher.load(Relaxed).is_null() {
+                Task::unlink(task);
+            }
+            is_mine
+        }
+    }
+
+    /// What state it is in, if it still is the function that `is_mine` knows.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is a task, of whatever function.
+    pub(crate) unsafe fn look(task: *mut Task, is_mine: impl Fn(Generation) -> bool) -> Option<State> {
+        // SAFETY: the caller's promise. Under the lock nobody else ends it.
+        unsafe {
+            let _lock = (!(*task).launcher.load(Acquire).is_null()).then(pool);
+            is_mine(Task::generation(task)).then(|| (*task).state)
+        }
+    }
+
+    /// Context: under the pool's lock.
+    unsafe fn unlink(task: *mut Task) {
+        // SAFETY: the callers': a task that has a launcher is among those that it keeps.
+        unsafe {
+            let launcher = (*task).launcher.load(Relaxed);
+            if (*launcher).kept.load(Relaxed) == task {
+                (*launcher).kept.store((*task).next, Relaxed);
+            } else {
+                let mut before = (*launcher).kept.load(Relaxed);
+                while (*before).next != task {
+                    before = (*before).next;
+                }
+                (*before).next = (*task).next;
+            }
+            (*task).launcher.store(null_mut(), Release);
+        }
+    }
+
+    /// Takes over one of those that it keeps, whose handles become stale.
+    unsafe fn take_kept(task: *mut Task) -> Option<*mut Task> {
+        let _lock = pool();
+        // SAFETY: end's: the task is the caller's.
+        unsafe {
+            let kept = (*task).kept.load(Relaxed);
+            if kept.is_null() {
+                return None;
+            }
+            (*kept).generation.fetch_add(1, Release);
+            Task::unlink(kept);
+            Some(kept)
+        }
+    }
+
+    /// The function has returned: those that it kept are whoever's has their handles.
+    #[cold]
+    unsafe fn let_go(task: *mut Task) {
+        let _lock = pool();
+        // SAFETY: release's: the task is the caller's.
+        unsafe {
+            while !(*task).kept.load(Relaxed).is_null() {
+                Task::unlink((*task).kept.load(Relaxed));
             }
         }
     }

@@ -2,8 +2,9 @@
 
 mod support;
 
-use inger::{Linger, launch, pause, resume};
+use inger::{Error, Linger, launch, pause, resume};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{compute, compute_for_ever, finish, slots};
 
@@ -213,6 +214,123 @@ fn cancelling_the_outer_one_cancels_those_inside() {
             Some(Some(3))
         );
         assert_eq!(steps.load(Relaxed), before);
+    }
+}
+
+/// Those that wait in its frames, too: nobody else could ever give their libsets back.
+#[test]
+fn cancelling_the_outer_one_cancels_those_that_it_has_stopped() {
+    let _slots = slots(8);
+    for reclaimed in [true, false].repeat(20) {
+        let pausing = || {
+            let _grandchild = launch(compute_for_ever, 100);
+            pause();
+        };
+        let outer = || {
+            let _paused = launch(pausing, u64::MAX);
+            let _preempted = launch(|| drop(launch(compute_for_ever, u64::MAX)), 100);
+            let _prepared = launch(pause, 0);
+            pause();
+        };
+        let outer = launch(outer, u64::MAX).unwrap();
+        assert!(outer.yielded());
+        if reclaimed {
+            // SAFETY: nothing outside points into the functions.
+            unsafe { outer.reclaim() };
+        } else {
+            drop(outer);
+        }
+    }
+}
+
+/// A handle that was put elsewhere outlives its function.
+#[test]
+fn handles_of_those_that_were_cancelled_with_the_outer_one_are_stale() {
+    let _slots = slots(4);
+    for reclaimed in [true, false].repeat(10) {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let escaped = Mutex::new(Vec::new());
+        let outer = || {
+            for budget_us in [u64::MAX, 0] {
+                let steps = steps.clone();
+                let work = move || {
+                    pause();
+                    steps.fetch_add(1, Relaxed);
+                };
+                escaped.lock().unwrap().push(launch(work, budget_us).unwrap());
+            }
+            pause();
+        };
+        let outer = launch(outer, u64::MAX).unwrap();
+        if reclaimed {
+            // SAFETY: nothing outside points into the functions' frames, and what they share is on the heap.
+            unsafe { outer.reclaim() };
+        } else {
+            drop(outer);
+        }
+        // Others have their tasks now.
+        let mut others: Vec<_> = (0..3).map(|number| launch(move || (pause(), number).1, u64::MAX).unwrap()).collect();
+        let mut escaped = escaped.into_inner().unwrap();
+        for linger in &mut escaped {
+            assert!(linger.is_continuation() && !linger.yielded());
+            assert_eq!(resume(linger, u64::MAX).unwrap_err(), Error::Cancelled);
+            assert!(matches!(linger, Linger::Poison));
+        }
+        for (number, other) in others.iter_mut().enumerate() {
+            assert!(other.yielded());
+            resume(other, u64::MAX).unwrap();
+            assert!(matches!(other, Linger::Completion(result) if *result == number));
+        }
+        assert_eq!(steps.load(Relaxed), 0);
+    }
+}
+
+#[test]
+fn stale_handles_can_be_dropped() {
+    let _slots = slots(4);
+    for _ in 0..20 {
+        let escaped = Mutex::new(Vec::new());
+        let outer = || {
+            for budget_us in [u64::MAX, 0, u64::MAX] {
+                escaped.lock().unwrap().push(launch(pause, budget_us).unwrap());
+            }
+            pause();
+        };
+        drop(launch(outer, u64::MAX).unwrap());
+        let other = launch(pause, u64::MAX).unwrap();
+        let mut escaped = escaped.into_inner().unwrap();
+        // SAFETY: nothing points into a function that is gone.
+        unsafe { escaped.swap_remove(0).reclaim() };
+        drop(escaped);
+        assert!(other.yielded());
+        finish(other, u64::MAX);
+    }
+}
+
+/// Who has resumed it last has it; and what an outer function has returned from is not its any more.
+#[test]
+fn a_function_that_others_have_taken_over_outlives_the_outer_one() {
+    let _slots = slots(3);
+    for returns in [true, false] {
+        let escaped = Mutex::new(None);
+        let outer = || {
+            let work = || {
+                pause();
+                pause();
+                7
+            };
+            *escaped.lock().unwrap() = Some(launch(work, u64::MAX).unwrap());
+            if !returns {
+                pause();
+            }
+        };
+        let outer = launch(outer, u64::MAX).unwrap();
+        let mut inner = escaped.lock().unwrap().take().unwrap();
+        resume(&mut inner, u64::MAX).unwrap();
+        assert!(inner.yielded());
+        drop(outer);
+        resume(&mut inner, u64::MAX).unwrap();
+        assert!(matches!(inner, Linger::Completion(7)));
     }
 }
 

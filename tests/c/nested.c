@@ -70,6 +70,15 @@ static void deep(void *depth) {
 	}
 }
 
+/* Stops two others, and puts the handle of one elsewhere. */
+static linger_t escaped;
+static void keeps_others(void *unused) {
+	linger_t kept = launch(spin, 200, unused);
+	CHECK(!kept.error);
+	escaped = launch(spin, 0, unused);
+	pause();
+}
+
 int main(void) {
 	int counter = 0;
 	CHECK(launch(launches, NO_LIMIT, &counter).is_complete && counter == 3);
@@ -93,6 +102,23 @@ int main(void) {
 		CHECK(!linger.is_complete && linger.error == 0);
 		cancel(&linger);
 		CHECK(linger.error == ECANCELED);
+	}
+
+	/* so does it end those that it has stopped; their handles know */
+	for (int i = 0; i < 30; i++) {
+		linger = launch(keeps_others, NO_LIMIT, NULL);
+		CHECK(linger.is_yielded);
+		cancel(&linger);
+		linger_t others[] = { launch(spin, 200, NULL), launch(spin, 200, NULL), launch(spin, 200, NULL) };
+		linger_t copy = escaped;
+		resume(&escaped, NO_LIMIT);
+		CHECK(escaped.error == ECANCELED && !escaped.is_complete && !escaped.continuation && *linger_error());
+		cancel(&copy);
+		CHECK(copy.error == ECANCELED);
+		for (int j = 0; j < 3; j++) {
+			CHECK(!others[j].error);
+			cancel(&others[j]);
+		}
 	}
 
 	for (int i = 0; i < 5; i++) {
