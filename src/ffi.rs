@@ -157,7 +157,7 @@ fn claim(linger: &mut linger_t) -> Option<*mut Task> {
     if !is_ours {
         linger.continuation = null_mut();
         linger.is_yielded = false;
-        linger.error = report(&Error::Cancelled);
+        linger.error = fail(libc::ECANCELED, STALE);
     }
     is_ours.then_some(task)
 }
@@ -176,6 +176,7 @@ fn task_of(continuation: *mut c_void) -> *mut Task {
     continuation.map_addr(|address| address & ((1 << HIGH_SHIFT) - (1 << LOW_BITS))).cast()
 }
 
+const STALE: &str = "the function was cancelled, with the one that had launched it or through a copy of the handle";
 const NOT_STOPPED: &str = "the function is running, or the handle is a copy of one that was used since";
 
 fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -> Result<linger_t, Error> {

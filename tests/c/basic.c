@@ -129,11 +129,14 @@ static void misuse(void) {
 	CHECK(linger.error == ECANCELED && !linger.is_complete);
 	cancel(&linger);
 	CHECK(linger.error == ECANCELED);
-	/* not allowed, and found out as long as no other function has been launched */
+	/* not allowed, and found out, also when the next function uses all that this one had */
+	linger = launch(spin, 100, NULL);
 	resume(&copy, 1000);
-	CHECK(copy.error == EINVAL && *linger_error());
+	CHECK(copy.error == ECANCELED && *linger_error() && !copy.continuation);
 	cancel(&copy);
-	CHECK(copy.error == EINVAL);
+	CHECK(copy.error == ECANCELED);
+	CHECK(!linger.error && linger.continuation);
+	cancel(&linger);
 }
 
 static linger_t self;
