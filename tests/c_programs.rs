@@ -348,6 +348,8 @@ fn end_of_the_process() {
         ("exit", Some(7), "paused outside inside handler "),
         ("late", Some(7), "paused outside inside handler "),
         ("handler", Some(7), "paused outside handler "),
+        ("x: launches", Some(7), "paused outside launched "),
+        ("y: launches after exit() inside", Some(7), "paused outside inside launched "),
         ("quick", Some(7), ""),
         ("abort", None, ""),
     ];

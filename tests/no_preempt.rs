@@ -107,6 +107,50 @@ fn a_pause_inside_yields() {
     finish(linger, u64::MAX);
 }
 
+/// Wherever in them the pause is, and whichever kernel thread goes on.
+#[test]
+fn a_pause_inside_nested_sections_leaves_them_whole() {
+    let _slots = slots(1);
+    let inside = AtomicU64::new(0);
+    let work = || {
+        for depth in 1..5_u64 {
+            let part = |now: u64| {
+                inside.store(now, Relaxed);
+                pause();
+                compute(Duration::from_micros(700));
+            };
+            no_preempt(|| {
+                part(1);
+                no_preempt(|| {
+                    part(2);
+                    no_preempt(|| part(3));
+                    part(4);
+                });
+                part(depth);
+                inside.store(0, Relaxed);
+            });
+            compute(Duration::from_millis(1));
+        }
+    };
+    let mut linger = launch(work, 100).unwrap();
+    let (mut yields, mut preemptions) = (0, 0);
+    while linger.is_continuation() {
+        if linger.yielded() {
+            yields += 1;
+        } else {
+            preemptions += 1;
+            assert_eq!(inside.load(Relaxed), 0, "stopped in a section");
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                resume(&mut linger, 100).unwrap();
+            });
+        });
+    }
+    assert_eq!(yields, 20);
+    assert!(preemptions >= 4, "only {preemptions}");
+}
+
 /// A section is whole even if what runs in it is another function, which has limits of its own.
 #[test]
 fn launching_inside() {

@@ -245,6 +245,53 @@ fn fork_inside_a_function() {
     }
 }
 
+/// A child forked while other threads change dispositions and masks finds their locks free.
+#[test]
+fn fork_while_other_threads_change_dispositions() {
+    const NAME: &str = "fork_while_other_threads_change_dispositions";
+    if !is_child(NAME) {
+        succeed(&mut child(NAME));
+        return;
+    }
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let change = |signal| {
+        // SAFETY: the handler does nothing; the structure is of integers.
+        unsafe {
+            let handler = nothing as *const () as usize;
+            libc::signal(signal, handler);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            assert_eq!(libc::sigaction(signal, std::ptr::null(), &mut action), 0);
+            assert!(action.sa_sigaction == handler || action.sa_sigaction == libc::SIG_IGN);
+            action.sa_sigaction = libc::SIG_IGN;
+            assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
+        }
+    };
+    // The library starts: until then calls go to the C library, and what it finds it takes over.
+    assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        for signal in [libc::SIGUSR1, libc::SIGALRM] {
+            let (change, done) = (&change, &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    change(signal);
+                    // Inside a function too.
+                    finish(launch(|| change(signal), 20).unwrap(), 20);
+                }
+            });
+        }
+        for _ in 0..200 {
+            let in_child = || {
+                change(libc::SIGUSR1);
+                change(libc::SIGALRM);
+                launch(compute_for_ever, 200).unwrap().is_continuation()
+            };
+            assert_eq!(fork(in_child), 0);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
 /// A child forked while other threads launch finds the pools whole.
 #[test]
 fn fork_while_other_threads_launch() {

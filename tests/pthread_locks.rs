@@ -281,6 +281,67 @@ fn read_write_locks() {
     assert_eq!(lock.call(unlock), 0);
 }
 
+/// Each of two threads runs now one, now the other of two functions, which take two mutexes in the same order.
+#[test]
+fn two_threads_resume_each_others_functions() {
+    let _slots = slots(2);
+    for (first, second) in ordinary().into_iter().zip(ordinary()) {
+        let count = Count(UnsafeCell::new(0));
+        let work = || {
+            for _ in 0..100 {
+                assert_eq!((first.lock(), second.lock()), (0, 0));
+                compute(Duration::from_micros(5));
+                // SAFETY: under the mutexes.
+                unsafe { count.add_one() };
+                assert_eq!((second.unlock(), first.unlock()), (0, 0));
+            }
+        };
+        let functions = [(); 2].map(|()| std::sync::Mutex::new(launch(work, 0).unwrap()));
+        thread::scope(|scope| {
+            for own in 0..2 {
+                let functions = &functions;
+                scope.spawn(move || {
+                    let mut turn = own;
+                    while functions.iter().any(|function| function.lock().unwrap().is_continuation()) {
+                        resume(&mut functions[turn % 2].lock().unwrap(), 40).unwrap();
+                        turn += 1;
+                    }
+                });
+            }
+        });
+        drop(functions);
+        assert_eq!(count.0.into_inner(), 200);
+    }
+}
+
+/// Each holds what the other wants: their threads get back in time, and can do something else.
+#[test]
+fn a_deadlock_of_two_functions_is_theirs_alone() {
+    let _slots = slots(3);
+    for (first, second) in ordinary().into_iter().zip(ordinary()) {
+        let take = |own: &Mutex, other: &Mutex| {
+            assert_eq!(own.lock(), 0);
+            pause();
+            assert_eq!((other.lock(), other.unlock(), own.unlock()), (0, 0, 0));
+        };
+        let mut one = launch(|| take(&first, &second), u64::MAX).unwrap();
+        let mut other = launch(|| take(&second, &first), u64::MAX).unwrap();
+        thread::scope(|scope| {
+            for function in [&mut one, &mut other] {
+                scope.spawn(|| {
+                    let start = Instant::now();
+                    resume(function, 2_000).unwrap();
+                    assert!(function.is_continuation() && !function.yielded() && start.elapsed() >= MOMENT * 2 / 3);
+                    assert_eq!(launch(|| 7, u64::MAX).unwrap().completion(), Some(7));
+                });
+            }
+        });
+        // As with threads, what they hold stays locked.
+        drop((one, other));
+        assert_eq!((first.try_lock(), second.try_lock()), (EBUSY, EBUSY));
+    }
+}
+
 /// Whenever the launcher looks the mutex is free; the function is stopped right after it has unlocked.
 #[test]
 fn robust_and_priority_mutexes_are_not_held_while_stopped() {

@@ -179,6 +179,28 @@ fn threads_come_and_go() {
     }
 }
 
+/// The timer of a thread expires before, while and after the thread gives it up.
+#[test]
+fn a_thread_ends_while_its_timer_expires() {
+    let _slots = slots(2);
+    thread::scope(|scope| {
+        for half in 0..2_u64 {
+            scope.spawn(move || {
+                for round in 0..2_000 {
+                    let thread = thread::spawn(move || {
+                        // Back long before the expiry, which comes while the thread computes or ends.
+                        let budget_us = 10 + (round * 7 + half) % 90;
+                        assert_eq!(finish(launch(|| round, budget_us).unwrap(), u64::MAX).0, round);
+                        compute(Duration::from_micros(round * 13 % 100));
+                    });
+                    thread.join().unwrap();
+                }
+            });
+        }
+    });
+    assert!(launch(compute_for_ever, 500).unwrap().is_continuation());
+}
+
 #[test]
 fn a_function_spawns_threads() {
     let _slots = slots(1);

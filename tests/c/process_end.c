@@ -15,6 +15,20 @@ static void at_exit(void) {
 	printf("handler ");
 }
 
+static void print(void *text) {
+	printf("%s ", (char *) text);
+}
+
+/* Also on top of a function that exits. */
+static void launch_at_exit(void) {
+	CHECK(launch(print, NO_LIMIT, "launched").is_complete);
+	linger_t linger = launch(spin, 300, NULL);
+	CHECK(!linger.is_complete && linger.error == 0);
+	resume(&linger, 300);
+	CHECK(!linger.is_complete && linger.error == 0);
+	cancel(&linger);
+}
+
 static void exit_inside(void *unused) {
 	(void) unused;
 	printf("inside ");
@@ -71,6 +85,13 @@ int main(int argc, char *argv[]) {
 	case 'h':       /* a handler that a function has registered */
 		CHECK(launch(register_and_return, NO_LIMIT, NULL).is_complete);
 		return 7;
+	case 'x':       /* a handler that launches */
+		atexit(launch_at_exit);
+		return 7;
+	case 'y':       /* a handler that launches, after exit() in a function */
+		atexit(launch_at_exit);
+		(void) launch(exit_inside, NO_LIMIT, NULL);
+		break;
 	case 'q':       /* _exit() in a function: nothing is written */
 		(void) launch(quick_exit_inside, NO_LIMIT, NULL);
 		break;
