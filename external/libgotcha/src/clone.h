@@ -20,7 +20,8 @@ struct image_object {
 	ino_t inode;
 	struct plan_range {
 		size_t from, to;
-	} relative, absolute, added;    /* its parts of the plan */
+	} relocations, effects;         /* its parts of the plan: its relocations; what its ifuncs' resolvers store... */
+	bool effects_are_known;         /* ...once they have run in a copy */
 };
 
 extern struct image_object gotcha_image[MAX_OBJECTS];
@@ -38,8 +39,10 @@ void gotcha_image_unmap(struct libset *);
 struct libset *gotcha_image_at(uintptr_t address, size_t *object);
 
 /* clone_plan.c */
+/* 0 if the object can be copied at all. */
+int gotcha_plan_check(const struct object *);
 int gotcha_plan_extend(size_t from, size_t to);
-void gotcha_plan_apply(struct libset *, size_t from, size_t to);
+int gotcha_plan_apply(struct libset *, size_t from, size_t to);
 
 /* clone_gdb.c */
 int gotcha_gdb_publish(struct libset *, size_t from, size_t to);

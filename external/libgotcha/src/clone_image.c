@@ -58,14 +58,33 @@ static void find_data(const struct object *object, struct image_object *place) {
 	}
 }
 
-/* Text that is relocated cannot be shared, and the plan below has no room for it. */
-static bool has_text_relocations(const struct object *object) {
-	for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++)
-		if (entry->d_tag == DT_TEXTREL || (entry->d_tag == DT_FLAGS && entry->d_un.d_val & DF_TEXTREL))
-			return true;
-	return false;
+static int open_object(const struct object *object, const struct image_object *place) {
+	int file = open(object->path, O_RDONLY | O_CLOEXEC);
+	if (file < 0)
+		return gotcha_fail(errno, "%s: %s", object->path, strerror(errno));
+	struct stat status;
+	if (fstat(file, &status) || status.st_ino != place->inode) {
+		close(file);
+		return gotcha_fail(ESTALE, "%s has been replaced since the program was started", object->path);
+	}
+	return file;
 }
 
+/* 0 if there is room for copies, and a file to make them of. */
+static int check(const struct object *object, const struct image_object *place) {
+	int error = gotcha_plan_check(object);
+	if (!error && stride && image_size + (object->end - object->start) > stride)
+		error = gotcha_fail(ENOMEM, "no room in the images of libsets for %s", object->path);
+	if (error)
+		return error;
+	int file = open_object(object, place);
+	if (file < 0)
+		return file;
+	close(file);
+	return 0;
+}
+
+/* An object that was opened at run time and that cannot be copied stays without copies: calls of it run in base. */
 int gotcha_image_lay_out(void) {
 	size_t from = gotcha_image_objects;
 	int error = find_files(from, gotcha_objects_len);
@@ -74,10 +93,13 @@ int gotcha_image_lay_out(void) {
 		struct image_object *place = &gotcha_image[i];
 		if (object->kind != OBJECT_REPLICATED)
 			continue;
-		if (has_text_relocations(object))
-			return gotcha_fail(ENOEXEC, "%s has text relocations: it cannot be copied (name it in LIBGOTCHA_SHARED)", object->path);
-		if (stride && image_size + (object->end - object->start) > stride)
-			return gotcha_fail(ENOMEM, "no room in the images of libsets for %s", object->path);
+		int cause = check(object, place);
+		if (cause && i < gotcha_startup_len)
+			return cause;
+		if (cause) {
+			gotcha_trace_failure();
+			continue;
+		}
 		find_data(object, place);
 		place->present = true;
 		place->offset = image_size;
@@ -85,7 +107,8 @@ int gotcha_image_lay_out(void) {
 		image_size += object->end - object->start;
 		data_size += place->data_end - place->data_start;
 	}
-	gotcha_image_objects = gotcha_objects_len;
+	if (!error)
+		gotcha_image_objects = gotcha_objects_len;
 	return error;
 }
 
@@ -120,18 +143,6 @@ struct libset *gotcha_image_at(uintptr_t address, size_t *found) {
 }
 
 /* ------------------------------------------------------------------ mapping */
-
-static int open_object(const struct object *object, const struct image_object *place) {
-	int file = open(object->path, O_RDONLY | O_CLOEXEC);
-	if (file < 0)
-		return gotcha_fail(errno, "%s: %s", object->path, strerror(errno));
-	struct stat status;
-	if (fstat(file, &status) || status.st_ino != place->inode) {
-		close(file);
-		return gotcha_fail(ESTALE, "%s has been replaced since the program was started", object->path);
-	}
-	return file;
-}
 
 static int map_at(uintptr_t address, size_t size, int protection, int flags, int file, off_t offset, const struct object *object) {
 	if (mmap((void *) address, size, protection, flags | MAP_FIXED, file, offset) != MAP_FAILED)

@@ -13,27 +13,14 @@ typedef void initialiser(int, char **, char **);
 
 /* ------------------------------------------------------------------ order */
 
-static const char *soname(const struct object *object) {
-	for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++)
-		if (entry->d_tag == DT_SONAME)
-			return object->strings + entry->d_un.d_val;
-	return object->name;
-}
-
-static struct object *find_needed(const char *name) {
-	for (size_t i = 0; i < gotcha_objects_len; i++)
-		if (!strcmp(soname(&gotcha_objects[i]), name) || !strcmp(gotcha_objects[i].path, name))
-			return &gotcha_objects[i];
-	return NULL;
-}
-
 /* Those that an object needs come before it; in a circle, the one that was reached first comes last. */
 static size_t visit(struct object *object, bool *visited, struct object **order, size_t length) {
 	if (visited[object - gotcha_objects])
 		return length;
 	visited[object - gotcha_objects] = true;
 	for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++) {
-		struct object *needed = entry->d_tag == DT_NEEDED ? find_needed(object->strings + entry->d_un.d_val) : NULL;
+		struct object *needed = entry->d_tag == DT_NEEDED
+			? gotcha_object_needed(object->strings + entry->d_un.d_val) : NULL;
 		if (needed)
 			length = visit(needed, visited, order, length);
 	}

@@ -21,7 +21,8 @@ static int make(struct libset *set, size_t from, size_t to) {
 	int error = gotcha_image_map(set, from, to);
 	if (error)
 		return error;
-	gotcha_plan_apply(set, from, to);
+	if ((error = gotcha_plan_apply(set, from, to)))
+		return error;
 	set->copies_len = to;
 	/* before its constructors run: they may be what is to be looked at */
 	error = gotcha_gdb_publish(set, from, to);

@@ -101,8 +101,12 @@ const Elf64_Sym *gotcha_lookup_in(const struct object *, const char *name, const
 /* The definition that the dynamic linker will bind a reference from `from` to; NULL also where that cannot be
  * told from outside. */
 const Elf64_Sym *gotcha_lookup_binding(const struct object *from, const char *name, const char *version, struct object **in);
+/* The definition that the dynamic linker would find now, unless `from` was opened with RTLD_DEEPBIND. */
+const Elf64_Sym *gotcha_lookup_scope(const struct object *from, const char *name, const char *version, struct object **in);
 /* The object that a DT_NEEDED entry names. */
 struct object *gotcha_object_needed(const char *name);
+/* The objects that `root` needs, directly or not, breadth first, as ld.so lists them; without `root`. */
+size_t gotcha_objects_needed(const struct object *root, uint16_t list[MAX_OBJECTS]);
 const char *gotcha_reference_version(const struct object *, size_t symbol);
 /* The address that a definition stands for; runs the resolver of an ifunc. */
 void *gotcha_definition_address(const struct object *, const Elf64_Sym *);
@@ -258,6 +262,9 @@ const struct row *gotcha_policy_find(const void *base_function);
 #ifdef GOTCHA_TESTING
 extern bool gotcha_backstop_is_off;
 #endif
+/* Is what base has at `address` the same for every libset, by a row or because the process has one? Then `target` is
+ * where copies find it. */
+bool gotcha_policy_redirect(uintptr_t address, uintptr_t *target);
 /* Calls `visit` for each name that a copy must bind to an address of ours instead of its own libset's. */
 void gotcha_policy_exports(void (*visit)(void *closure, const char *name, uintptr_t address, bool is_function), void *closure);
 
@@ -306,6 +313,7 @@ struct dlfcn_hook;
 int gotcha_loader_shadow_init(void);
 int gotcha_loader_shadow_check(struct libset *first);
 extern char *gotcha_loader_shadow;
+extern uintptr_t gotcha_loader_shadowed;     /* what it is the shadow of */
 extern struct libgotcha_callbacks gotcha_callbacks;
 extern int gotcha_preemption_signal;
 

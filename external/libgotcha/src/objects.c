@@ -182,6 +182,23 @@ struct object *gotcha_object_needed(const char *name) {
 	return NULL;
 }
 
+size_t gotcha_objects_needed(const struct object *root, uint16_t list[MAX_OBJECTS]) {
+	bool listed[MAX_OBJECTS] = { false };
+	listed[root - gotcha_objects] = true;
+	size_t length = 0;
+	const struct object *object = root;
+	for (size_t next = 0; object; object = next < length ? &gotcha_objects[list[next++]] : NULL)
+		for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++) {
+			struct object *needed = entry->d_tag == DT_NEEDED
+				? gotcha_object_needed(object->strings + entry->d_un.d_val) : NULL;
+			if (needed && !listed[needed - gotcha_objects]) {
+				listed[needed - gotcha_objects] = true;
+				list[length++] = needed - gotcha_objects;
+			}
+		}
+	return length;
+}
+
 /* The list is in the order of loading: what the executable needs, directly or not, and what lies before
  * that (preloaded libraries), with what it needs, was there before the first dlopen(). */
 static size_t find_startup_len(void) {
@@ -409,6 +426,50 @@ const Elf64_Sym *gotcha_lookup_binding(const struct object *from, const char *na
 	if (lookup_first(*in - gotcha_objects + 1, gotcha_objects_len, name, version, &other))
 		return NULL;
 	return *in == from || (size_t) (*in - gotcha_objects) < gotcha_startup_len ? symbol : NULL;
+}
+
+/* What dlopen() was called for when `object` came: the first object of then that needs it, or itself. */
+static const struct object *find_root(const struct object *object) {
+	uint16_t needed[MAX_OBJECTS];
+	for (const struct object *root = gotcha_objects + gotcha_startup_len; root < object; root++) {
+		size_t length = gotcha_objects_needed(root, needed);
+		for (size_t i = 0; i < length; i++)
+			if (needed[i] == object - gotcha_objects)
+				return root;
+	}
+	return object;
+}
+
+/* Of those that were opened at run time, only ld.so knows which are in the global scope. */
+static const Elf64_Sym *lookup_global(const char *name, const char *version, struct object **in) {
+	void *found = libgotcha_dlsym(gotcha_executable->map, name);
+	if (!found)
+		dlerror();      /* nobody has asked */
+	*in = found ? gotcha_object_at((uintptr_t) found) : NULL;
+	return *in ? gotcha_lookup_in(*in, name, version) : NULL;
+}
+
+const Elf64_Sym *gotcha_lookup_scope(const struct object *from, const char *name, const char *version, struct object **in) {
+	const Elf64_Sym *symbol = NULL;
+	if (from->symbolic && (symbol = gotcha_lookup_in(from, name, version))) {
+		*in = (struct object *) from;
+		return symbol;
+	}
+	symbol = lookup_first(0, gotcha_startup_len, name, version, in);
+	if (symbol || (size_t) (from - gotcha_objects) < gotcha_startup_len)
+		return symbol;
+	if ((symbol = lookup_global(name, version, in)))
+		return symbol;
+	const struct object *root = find_root(from);
+	*in = (struct object *) root;
+	symbol = gotcha_lookup_in(root, name, version);
+	uint16_t needed[MAX_OBJECTS];
+	size_t length = gotcha_objects_needed(root, needed);
+	for (size_t i = 0; i < length && !symbol; i++) {
+		*in = &gotcha_objects[needed[i]];
+		symbol = gotcha_lookup_in(*in, name, version);
+	}
+	return symbol;
 }
 
 bool gotcha_is_function(const Elf64_Sym *symbol) {

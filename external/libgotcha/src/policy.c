@@ -81,7 +81,16 @@ static int bind_row(const struct rows *table, struct row *row) {
 	return 0;
 }
 
+/* Variables of the C library that are one per process.  Its copies reach them through their GOTs,
+ * since any of them may have been copied into the executable. */
+static const char *const shared_data[] = {
+	"stdin", "stdout", "stderr", "environ", "__environ", "_environ", "optarg", "optind", "opterr", "optopt",
+};
+static uintptr_t shared_addresses[lengthof(shared_data)];
+
 int gotcha_policy_bind(void) {
+	for (size_t i = 0; i < lengthof(shared_data); i++)
+		shared_addresses[i] = (uintptr_t) gotcha_base_symbol(shared_data[i]);
 	for (size_t i = 0; i < lengthof(tables); i++)
 		for (size_t j = 0; counts(tables[i]) && j < tables[i]->length; j++) {
 			int error = bind_row(tables[i], &tables[i]->first[j]);
@@ -99,12 +108,6 @@ const struct row *gotcha_policy_find(const void *base_function) {
 }
 
 /* ------------------------------------------------------------------ what copies bind to */
-
-/* Variables of the C library that are one per process.  Its copies reach them through their GOTs,
- * since any of them may have been copied into the executable. */
-static const char *const shared_data[] = {
-	"stdin", "stdout", "stderr", "environ", "__environ", "_environ", "optarg", "optind", "opterr", "optopt",
-};
 
 static bool is_copied_from_other_than_libc(const struct object *executable, size_t symbol) {
 	for (size_t i = 0; i < executable->rela_len; i++)
@@ -162,6 +165,19 @@ static void export_aliases(const struct object *object, void (*visit)(void *, co
 	}
 }
 
+bool gotcha_policy_redirect(uintptr_t address, uintptr_t *target) {
+	const struct row *row = gotcha_policy_find((void *) address);
+	if (row) {
+		*target = row_target(row);
+		return true;
+	}
+	bool is_shared = address == gotcha_loader_shadowed;
+	*target = is_shared ? (uintptr_t) gotcha_loader_shadow : address;
+	for (size_t i = 0; i < lengthof(shared_data) && !is_shared; i++)
+		is_shared = address && address == shared_addresses[i];
+	return is_shared;
+}
+
 /* Of two symbols of one name the later counts (see build_hash() in engine_dlmopen.c): rows come
  * last. */
 void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
@@ -170,11 +186,9 @@ void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool),
 		if (object->kind != OBJECT_REPLICATED && object->kind != OBJECT_LOADER)
 			export_object(object, visit, closure);
 	}
-	for (size_t i = 0; i < lengthof(shared_data); i++) {
-		void *address = gotcha_base_symbol(shared_data[i]);
-		if (address)
-			visit(closure, shared_data[i], (uintptr_t) address, false);
-	}
+	for (size_t i = 0; i < lengthof(shared_data); i++)
+		if (shared_addresses[i])
+			visit(closure, shared_data[i], shared_addresses[i], false);
 	if (gotcha_loader_shadow)
 		visit(closure, "_rtld_global_ro", (uintptr_t) gotcha_loader_shadow, false);
 	export_aliases(gotcha_libc, visit, closure);

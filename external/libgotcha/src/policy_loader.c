@@ -211,24 +211,6 @@ static void *find_in(struct object *object, const char *name, const char *versio
 	return gotcha_definition_address(object, symbol);
 }
 
-/* The objects that `root` needs, breadth first, which is how ld.so lists them; without `root`. */
-static size_t list_needed(struct object *root, uint16_t *list) {
-	bool listed[MAX_OBJECTS] = { false };
-	listed[root - gotcha_objects] = true;
-	size_t length = 0;
-	struct object *object = root;
-	for (size_t next = 0; object; object = next < length ? &gotcha_objects[list[next++]] : NULL)
-		for (const Elf64_Dyn *entry = object->map->l_ld; entry->d_tag != DT_NULL; entry++) {
-			struct object *needed = entry->d_tag == DT_NEEDED
-				? gotcha_object_needed(object->strings + entry->d_un.d_val) : NULL;
-			if (needed && !listed[needed - gotcha_objects]) {
-				listed[needed - gotcha_objects] = true;
-				list[length++] = needed - gotcha_objects;
-			}
-		}
-	return length;
-}
-
 /* RTLD_NEXT counts from the caller's object, which to base's dlsym() would be this one: on through the
  * program's global scope, or through what an object that dlopen() has opened needs. */
 static void *find_next(const struct libset *set, uintptr_t caller, const char *name, const char *version) {
@@ -239,7 +221,7 @@ static void *find_next(const struct libset *set, uintptr_t caller, const char *n
 			found = find_in(&gotcha_objects[i], name, version);
 	} else {
 		uint16_t needed[MAX_OBJECTS];
-		size_t length = list_needed(from, needed);
+		size_t length = gotcha_objects_needed(from, needed);
 		for (size_t i = 0; !found && i < length; i++)
 			found = find_in(&gotcha_objects[needed[i]], name, version);
 	}
@@ -339,6 +321,7 @@ static const struct dlfcn_hook {
 };
 
 char *gotcha_loader_shadow;
+uintptr_t gotcha_loader_shadowed;
 static size_t shadow_size;
 
 int gotcha_loader_shadow_init(void) {
@@ -349,7 +332,8 @@ int gotcha_loader_shadow_init(void) {
 	gotcha_loader_shadow = malloc(shadow_size);
 	if (!gotcha_loader_shadow)
 		return gotcha_fail(ENOMEM, "no memory for a shadow of _rtld_global_ro");
-	memcpy(gotcha_loader_shadow, (void *) (gotcha_loader->base + symbol->st_value), shadow_size);
+	gotcha_loader_shadowed = gotcha_loader->base + symbol->st_value;
+	memcpy(gotcha_loader_shadow, (void *) gotcha_loader_shadowed, shadow_size);
 	return 0;
 }
 
