@@ -102,3 +102,119 @@ fn bound_as_in_base() {
         }
     }
 }
+
+/// The flags for those of these libraries that are installed.
+fn installed(libraries: &[&'static str]) -> Vec<&'static str> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (source, program) = (folder.path().join("empty.c"), folder.path().join("empty"));
+    std::fs::write(&source, "int main(void) { return 0; }\n").expect("a source file");
+    let links = |library: &&str| {
+        let output = c::compiler().arg(&source).arg("-o").arg(&program).args(["-Wl,--no-as-needed", *library]).output();
+        output.expect("a C compiler").status.success()
+    };
+    let found: Vec<_> = libraries.iter().copied().filter(links).collect();
+    if found.len() < libraries.len() {
+        assert!(std::env::var_os("INGER_CI").is_none(), "only {found:?} are installed");
+        println!("not installed, and left out: all but {found:?}");
+    }
+    found
+}
+
+/// The dynamic linker relocates the same libraries; each word is compared.
+#[test]
+fn relocated_as_by_the_dynamic_linker() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let libraries = installed(&["-lm", "-lz", "-lpng", "-lstdc++", "-lxml2", "-lsqlite3"]);
+    build(folder.path(), "oracle", &[], &[&["-Wl,--no-as-needed"], &libraries[..]].concat());
+    print!("{}", succeed(folder.path(), "clone", 60, ["./oracle"]));
+}
+
+/// More than 2,000 functions at once in a program with five libraries, half of them stopped in the middle of these
+/// libraries' work. Prints what a libset costs.
+#[test]
+fn thousands_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "scale", &[], &[]);
+    print!("{}", succeed(folder.path(), "clone", 300, ["./scale", "3000"]));
+    let libraries = installed(&["-lz", "-lm", "-lpng", "-lstdc++"]);
+    let flags: &[&str] = if libraries.contains(&"-lz") { &["-DHAS_ZLIB"] } else { &[] };
+    build(folder.path(), "scale", flags, &[&["-Wl,--no-as-needed"], &libraries[..]].concat());
+    print!("{}", succeed(folder.path(), "clone", 300, ["./scale", "2048"]));
+}
+
+/// The limit that the environment sets is met, and told.
+#[test]
+fn as_many_as_the_environment_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "failures", &[], &[]);
+    let text = succeed(folder.path(), "clone", 60, ["env", "LIBGOTCHA_NUMGROUPS=40", "./failures", "numgroups", "40"]);
+    assert!(text.starts_with("40 at once, then: too many libsets: all 40 libsets"), "{text}");
+}
+
+/// Address space, mappings or descriptors run out: an error that says so, and nothing is lost.
+#[test]
+fn the_system_refuses() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "failures", &[], &[]);
+    for resource in ["address_space", "mappings", "descriptors"] {
+        succeed(folder.path(), "clone", 60, ["./failures", resource]);
+    }
+}
+
+/// A library's file is not what the program was started with: it is named.
+#[test]
+fn replaced_library() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let library = folder.path().join("libtotal.so");
+    let source = "tests/c_clone/late.c";
+    c::run(c::compiler().args(["-shared", "-fPIC", source, "-o"]).arg(&library));
+    let (library, rpath) = (library.display().to_string(), format!("-Wl,-rpath,{}", folder.path().display()));
+    build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &library, &rpath]);
+    succeed(folder.path(), "clone", 60, ["./failures", "replaced", &library]);
+}
+
+/// Text relocations: refused by name if the program is linked with the library; without copies if it opens it.
+#[test]
+fn library_that_cannot_be_copied() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let library = folder.path().join("libtext.so");
+    let source = "tests/c_clone/text_relocation.s";
+    c::run(c::compiler().args(["-shared", source, "-Wl,-z,notext", "-o"]).arg(&library));
+    let (library, rpath) = (library.display().to_string(), format!("-Wl,-rpath,{}", folder.path().display()));
+    build(folder.path(), "failures", &[], &[]);
+    succeed(folder.path(), "clone", 60, ["./failures", "cannot_be_copied", &library]);
+    build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &library, &rpath]);
+    succeed(folder.path(), "clone", 60, ["./failures", "startup", "libtext.so has text relocations"]);
+}
+
+/// Exceptions and backtraces cross copies of the C and the C++ library, with an unwinder of the program's own too.
+#[test]
+fn unwinding() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let inger = c::library_folder();
+    for (program, flag) in [("unwind", "-shared-libgcc"), ("unwind_static", "-static-libgcc")] {
+        c::run(
+            Command::new("c++")
+                .args([
+                    "-std=gnu++17",
+                    "-O1",
+                    "-Wall",
+                    "-Wextra",
+                    "-Werror",
+                    "-pthread",
+                    "-rdynamic",
+                    "-Iinclude",
+                    flag,
+                ])
+                .args(["tests/c_clone/unwind.cpp", "-o"])
+                .arg(folder.path().join(program))
+                .arg("-L")
+                .arg(&inger)
+                .arg("-linger")
+                .arg(format!("-Wl,-rpath,{}", inger.display())),
+        );
+        for engine in ENGINES {
+            succeed(folder.path(), engine, 60, [format!("./{program}")]);
+        }
+    }
+}

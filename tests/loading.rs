@@ -35,8 +35,13 @@ fn folder() -> &'static Path {
             let runpath = ["-DNAME=\"main\"", "-Wl,--enable-new-dtags,-rpath,$ORIGIN/plugins"];
             build("needed/libmain.so", &runpath);
             let thread_locals = sources.join("thread_locals.c").display().to_string();
-            for (output, model) in [("tls_static.so", "initial-exec"), ("tls_dynamic.so", "global-dynamic")] {
-                compile(path, &["-shared", &thread_locals, "-o", output, &format!("-DMODEL=\"{model}\"")]);
+            for (output, model, dialect) in [
+                ("tls_static.so", "initial-exec", "gnu"),
+                ("tls_dynamic.so", "global-dynamic", "gnu"),
+                ("tls_descriptor.so", "global-dynamic", "gnu2"),
+            ] {
+                let flags = [format!("-DMODEL=\"{model}\""), format!("-mtls-dialect={dialect}")];
+                compile(path, &["-shared", &thread_locals, "-o", output, &flags[0], &flags[1]]);
             }
             build("slow.so", &["-DSLEEPS", "-Lneeded", "-lmain"]);
             let program = sources.join("program.c").display().to_string();

@@ -1,7 +1,7 @@
 /* As many functions as there can be, and one more. argv[1]: at least how many. */
 #include "check.h"
 
-enum { MOST = 64 };
+static size_t most;
 
 static void wait_then_set(void *flag) {
 	pause();
@@ -10,7 +10,7 @@ static void wait_then_set(void *flag) {
 
 static int fill(linger_t lingers[], int flags[]) {
 	int count = 0;
-	for (; count < MOST; count++) {
+	for (; (size_t) count < most; count++) {
 		flags[count] = 0;
 		lingers[count] = launch(wait_then_set, NO_LIMIT, &flags[count]);
 		if (lingers[count].error)
@@ -21,11 +21,13 @@ static int fill(linger_t lingers[], int flags[]) {
 }
 
 int main(int argc, char *argv[]) {
-	static linger_t lingers[MOST];
-	static int flags[MOST];
+	most = linger_concurrency_limit() + 1;
+	linger_t *lingers = calloc(most, sizeof *lingers);
+	int *flags = calloc(most, sizeof *flags);
+	CHECK(lingers && flags);
 	int least = argc > 1 ? atoi(argv[1]) : 11;
 	int count = fill(lingers, flags);
-	CHECK(count < MOST);
+	CHECK((size_t) count < most);
 	printf("%d at once: %s\n", count, linger_error());
 	CHECK(count >= least);
 	CHECK(lingers[count].error == EAGAIN && !lingers[count].is_complete && !lingers[count].continuation);

@@ -170,7 +170,8 @@ static void search_path(void) {
 }
 
 /* Thread-locals of libraries that are opened after the first launch, in static storage and not. */
-static const char *const tls_paths[] = { "./tls_static.so", "./tls_dynamic.so" };
+static const char *const tls_paths[] = { "./tls_static.so", "./tls_dynamic.so", "./tls_descriptor.so" };
+enum { TLS_PATHS = sizeof tls_paths / sizeof *tls_paths };
 static int (*look)(void);
 static void (*change)(void);
 static void open_tls(void *path) {
@@ -208,7 +209,7 @@ static void tls_opened_by_program(void) {
 	launch_to_end();
 	linger_t handle = linger_launch((void (*)(void *)) (void *) linger_pause, UINT64_MAX, NULL);
 	linger_cancel(&handle);
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < TLS_PATHS; i++) {
 		open_tls((void *) tls_paths[i]);
 		REQUIRE(look() == 0);
 		change();
@@ -223,14 +224,14 @@ static void open_look_change(void *path) {
 }
 static void tls_opened_inside(void) {
 	launch_to_end();
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < TLS_PATHS; i++) {
 		cancel_changes(open_look_change, (void *) tls_paths[i]);
 		REQUIRE(look() == 0);
 	}
 }
 static void pause_and_look(void *unused) {
 	(void) unused;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < TLS_PATHS; i++) {
 		linger_pause();
 		REQUIRE(look() == 0);
 		change();
@@ -239,7 +240,7 @@ static void pause_and_look(void *unused) {
 /* ...by a function that is paused meanwhile; its libset has no copy of them yet. */
 static void tls_opened_while_paused(void) {
 	linger_t handle = linger_launch(pause_and_look, UINT64_MAX, NULL);
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < TLS_PATHS; i++) {
 		open_tls((void *) tls_paths[i]);
 		change();
 		linger_resume(&handle, UINT64_MAX);

@@ -92,7 +92,7 @@ pub(crate) fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary's path"));
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(SCENARIO, test);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("LIBGOTCHA_") {
+        if name.to_string_lossy().starts_with("LIBGOTCHA_") && name != "LIBGOTCHA_LOADER" {
             command.env_remove(name);
         }
     }

@@ -34,7 +34,9 @@ int gotcha_image_reserve_arena(void);
 int gotcha_image_map(struct libset *, size_t from, size_t to);
 /* From here on what the libset writes is its own, and the data file keeps what was there. */
 int gotcha_image_seal(struct libset *, size_t from, size_t to);
-void gotcha_image_unmap(struct libset *);
+void gotcha_image_unmap(struct libset *, size_t from, size_t to);
+/* How many images there can be. */
+size_t gotcha_image_limit(void);
 /* The libset and object whose copy `address` is in; NULL if it is in no image. */
 struct libset *gotcha_image_at(uintptr_t address, size_t *object);
 
@@ -46,7 +48,7 @@ int gotcha_plan_apply(struct libset *, size_t from, size_t to);
 
 /* clone_gdb.c */
 int gotcha_gdb_publish(struct libset *, size_t from, size_t to);
-void gotcha_gdb_withdraw(struct libset *);
+void gotcha_gdb_withdraw(struct libset *, size_t from, size_t to);
 
 /* clone_init.c */
 int gotcha_clone_initialise(struct libset *, size_t from, size_t to);

@@ -77,14 +77,14 @@ int gotcha_gdb_publish(struct libset *set, size_t from, size_t to) {
 	return error;
 }
 
-void gotcha_gdb_withdraw(struct libset *set) {
+void gotcha_gdb_withdraw(struct libset *set, size_t from, size_t to) {
 	if (!root)
 		return;
 	announce(RT_DELETE);
 	for (struct link_map *map = ours.base.r_map, *next; map; map = next) {
 		next = map->l_next;
 		size_t object;
-		if (gotcha_image_at((uintptr_t) map->l_ld, &object) != set)
+		if (gotcha_image_at((uintptr_t) map->l_ld, &object) != set || object < from || object >= to)
 			continue;
 		if (map->l_prev)
 			map->l_prev->l_next = next;

@@ -21,6 +21,9 @@ static uintptr_t image_size, data_size;
 static uintptr_t arena, stride;
 static size_t arena_images;
 
+/* The kernel's limit, and what it counted when the layout last changed, libsets apart. */
+static size_t mappings_max = 65530, foreign_mappings;
+
 /* Room in each image for libraries that are opened later. */
 enum { LATE_BYTES = 64 << 20 };
 
@@ -32,7 +35,7 @@ static int find_files(size_t from, size_t to) {
 	if (!maps)
 		return gotcha_fail(errno, "cannot read /proc/self/maps: %s", strerror(errno));
 	char line[4096 + 256];
-	while (fgets(line, sizeof line, maps)) {
+	for (foreign_mappings = 0; fgets(line, sizeof line, maps); foreign_mappings++) {
 		unsigned long start, end, inode;
 		unsigned major_number, minor_number;
 		if (sscanf(line, "%lx-%lx %*s %*s %x:%x %lu", &start, &end, &major_number, &minor_number, &inode) != 5)
@@ -112,8 +115,18 @@ int gotcha_image_lay_out(void) {
 	return error;
 }
 
+static void read_mappings_max(void) {
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	size_t number;
+	if (file && fscanf(file, "%zu", &number) == 1)
+		mappings_max = number;
+	if (file)
+		fclose(file);
+}
+
 /* As many images as addresses can be had for. */
 int gotcha_image_reserve_arena(void) {
+	read_mappings_max();
 	for (stride = 1ul << 26; stride < image_size + LATE_BYTES; stride *= 2)
 		;
 	for (arena_images = MAX_LIBSETS; arena_images >= 8; arena_images /= 2) {
@@ -124,6 +137,37 @@ int gotcha_image_reserve_arena(void) {
 		}
 	}
 	return gotcha_fail(errno, "no address space for copies of libraries: %s", strerror(errno));
+}
+
+/* Linkers lay most libraries out so that one mapping holds all read-only segments. */
+static bool is_flat(const struct object *object) {
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W)
+		 && object->base + segment->p_vaddr - object->start != segment->p_offset)
+			return false;
+	}
+	return true;
+}
+
+static size_t text_mappings(const struct object *object) {
+	size_t count = 0;
+	for (size_t i = 0; i < object->segments_len; i++)
+		count += object->segments[i].p_type == PT_LOAD && !(object->segments[i].p_flags & PF_W);
+	return is_flat(object) ? 1 : count;
+}
+
+/* A process may have a limited number of mappings; where that is reached anything may fail, in the program too, and
+ * hence one in eight is left to it. */
+size_t gotcha_image_limit(void) {
+	/* its table, its pristine state, what its constructors allocate and the gap after that, a part of a stack */
+	size_t each = 5;
+	for (size_t i = 0; i < gotcha_image_objects; i++)
+		if (gotcha_image[i].present)
+			each += text_mappings(&gotcha_objects[i]) + 1;
+	size_t ours = mappings_max - mappings_max / 8;
+	size_t possible = ours > foreign_mappings ? (ours - foreign_mappings) / each : 0;
+	return possible < arena_images ? possible : arena_images;
 }
 
 struct libset *gotcha_image_at(uintptr_t address, size_t *found) {
@@ -150,17 +194,6 @@ static int map_at(uintptr_t address, size_t size, int protection, int flags, int
 	int error = errno;
 	return gotcha_fail(error, "mapping a copy of %s: %s%s", object->path, strerror(error),
 		error == ENOMEM ? " (vm.max_map_count?)" : "");
-}
-
-/* Linkers lay most libraries out so that one mapping holds all read-only segments. */
-static bool is_flat(const struct object *object) {
-	for (size_t i = 0; i < object->segments_len; i++) {
-		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W)
-		 && object->base + segment->p_vaddr - object->start != segment->p_offset)
-			return false;
-	}
-	return true;
 }
 
 static int map_text(const struct object *object, const struct image_object *place, uintptr_t bias, int file) {
@@ -256,6 +289,7 @@ int gotcha_image_seal(struct libset *set, size_t from, size_t to) {
 			end = gotcha_image[i].data_offset + gotcha_image[i].data_end - gotcha_image[i].data_start;
 	if (!end)
 		return 0;
+	size_t snapshots_len = set->snapshots_len;
 	char *view = mmap(NULL, end - set->data_file_start, PROT_READ | PROT_WRITE, MAP_SHARED, set->data_file, 0);
 	int error = view == MAP_FAILED ? gotcha_fail(errno, "mapping the pristine state of a libset: %s", strerror(errno)) : 0;
 	for (size_t i = from; !error && i < to; i++) {
@@ -272,13 +306,24 @@ int gotcha_image_seal(struct libset *set, size_t from, size_t to) {
 		if (!error && written < place->data_end)
 			error = add_snapshot(set, written + bias, place->data_end + bias, view + offset + (written - place->data_start));
 	}
+	if (error && view != MAP_FAILED) {
+		set->snapshots_len = snapshots_len;
+		munmap(view, end - set->data_file_start);
+	}
 	close(set->data_file);
 	set->data_file = -1;
 	return error;
 }
 
-void gotcha_image_unmap(struct libset *set) {
+void gotcha_image_unmap(struct libset *set, size_t from, size_t to) {
 	if (set->data_file > 0)
 		close(set->data_file);
-	mmap((void *) set->image, stride, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+	set->data_file = -1;
+	for (size_t i = from; i < to; i++) {
+		if (!gotcha_image[i].present)
+			continue;
+		mmap((void *) (set->image + gotcha_image[i].offset), gotcha_objects[i].end - gotcha_objects[i].start, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		set->copies[i].base = set->copies[i].tls_module = 0;
+	}
 }

@@ -166,6 +166,13 @@ static int append_address_in(uintptr_t offset, const struct object *home, uintpt
 	return append(offset, WORD_ABSOLUTE, base_address);
 }
 
+static bool refers_to_function(const struct object *object, const Elf64_Rela *relocation, const struct object *home) {
+	size_t index = ELF64_R_SYM(relocation->r_info);
+	const Elf64_Sym *definition = gotcha_lookup_in(home, object->strings + object->symbols[index].st_name,
+		gotcha_reference_version(object, index));
+	return definition && gotcha_is_function(definition);
+}
+
 static int append_reference(const struct object *object, const Elf64_Rela *relocation, uintptr_t offset) {
 	int64_t addend = ELF64_R_TYPE(relocation->r_info) == R_X86_64_64 ? relocation->r_addend : 0;
 	uintptr_t address = bound_address(object, relocation), elsewhere;
@@ -178,7 +185,12 @@ static int append_reference(const struct object *object, const Elf64_Rela *reloc
 	if (gotcha_policy_redirect(address, &elsewhere))
 		return append(offset, WORD_ABSOLUTE, elsewhere + addend);
 	const struct object *home = gotcha_object_at(address);
-	return home ? append_address_in(offset, home, address + addend) : append(offset, WORD_ABSOLUTE, address + addend);
+	if (home && home->kind == OBJECT_SHARED && refers_to_function(object, relocation, home)
+	 && !(address = (uintptr_t) gotcha_trampoline((void *) address)))
+		return gotcha_fail(ENOMEM, "no trampoline for what %s calls", object->path);
+	if (!home || home->kind == OBJECT_SHARED)
+		return append(offset, WORD_ABSOLUTE, address + addend);
+	return append_address_in(offset, home, address + addend);
 }
 
 static int compile_relocation(const struct object *object, const Elf64_Rela *relocation) {

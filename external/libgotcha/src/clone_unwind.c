@@ -41,22 +41,32 @@ static int find_object(void *address, struct found_object *found) {
 
 typedef int phdr_visitor(struct dl_phdr_info *, size_t, void *);
 
+struct own_view {
+	const struct libset *set;
+	phdr_visitor *visit;
+	void *closure;
+};
+
+static int visit_own(struct dl_phdr_info *info, size_t size, void *closure) {
+	const struct own_view *view = closure;
+	struct dl_phdr_info own = { 0 };
+	memcpy(&own, info, size < sizeof own ? size : sizeof own);
+	for (size_t i = 0; i < view->set->copies_len; i++)
+		if (view->set->copies[i].base && gotcha_objects[i].base == info->dlpi_addr) {
+			own.dlpi_addr = view->set->copies[i].base;
+			break;
+		}
+	return view->visit(&own, size, view->closure);
+}
+
+/* A function finds its libset's copies in their originals' place: unwinders that go by this list look for the code
+ * that they are run by. */
 static int iterate_phdr(phdr_visitor *visit, void *closure) {
+	struct own_view view = { THIS.set, visit, closure };
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
-	int result = BASE(ITERATE, int(phdr_visitor *, void *))(visit, closure);
-	for (size_t i = 0; !result && i < gotcha_libsets_len(); i++) {
-		struct libset *set = gotcha_libset(i + 1);
-		for (size_t j = 0; !result && j < set->copies_len; j++) {
-			if (!set->copies[j].base)
-				continue;
-			struct dl_phdr_info info = {
-				.dlpi_addr = set->copies[j].base, .dlpi_name = gotcha_objects[j].path,
-				.dlpi_phdr = gotcha_objects[j].segments, .dlpi_phnum = gotcha_objects[j].segments_len,
-			};
-			result = visit(&info, sizeof info, closure);
-		}
-	}
+	int result = view.set ? BASE(ITERATE, int(phdr_visitor *, void *))(visit_own, &view)
+		: BASE(ITERATE, int(phdr_visitor *, void *))(visit, closure);
 	gotcha_hosted_leave(&guard);
 	return result;
 }

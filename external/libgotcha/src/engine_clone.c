@@ -13,21 +13,8 @@ static int prepare(void) {
 	return error ? error : gotcha_plan_extend(0, gotcha_image_objects);
 }
 
-static size_t limit(void) {
-	return MAX_LIBSETS;
-}
-
-static int make(struct libset *set, size_t from, size_t to) {
-	int error = gotcha_image_map(set, from, to);
-	if (error)
-		return error;
-	if ((error = gotcha_plan_apply(set, from, to)))
-		return error;
-	set->copies_len = to;
-	/* before its constructors run: they may be what is to be looked at */
-	error = gotcha_gdb_publish(set, from, to);
-	if (error)
-		return error;
+static int initialise(struct libset *set, size_t from, size_t to) {
+	int error = 0;
 	if (!from) {
 		gotcha_libset_find_libc(set);
 		error = gotcha_tcb_make(set, &set->tcb);
@@ -37,16 +24,34 @@ static int make(struct libset *set, size_t from, size_t to) {
 	}
 	if (!error)
 		error = gotcha_clone_initialise(set, from, to);
-	return error ? error : gotcha_image_seal(set, from, to);
+	return error;
+}
+
+static int make(struct libset *set, size_t from, size_t to) {
+	int error = gotcha_image_map(set, from, to);
+	if (!error)
+		error = gotcha_plan_apply(set, from, to);
+	if (!error) {
+		set->copies_len = to;
+		/* before its constructors run: they may be what is to be looked at */
+		error = gotcha_gdb_publish(set, from, to);
+	}
+	if (!error)
+		error = initialise(set, from, to);
+	if (!error)
+		error = gotcha_image_seal(set, from, to);
+	if (error) {
+		gotcha_gdb_withdraw(set, from, to);
+		gotcha_image_unmap(set, from, to);
+	}
+	return error;
 }
 
 static int create(struct libset *set) {
-	int error = make(set, 0, gotcha_image_objects);
-	if (error) {
-		gotcha_gdb_withdraw(set);
-		gotcha_image_unmap(set);
-	}
-	return error;
+	if (gotcha_libsets_len() >= gotcha_image_limit())
+		return gotcha_fail(EAGAIN, "%zu libsets have been made: the kernel grants this process no mappings for more (vm.max_map_count)",
+			gotcha_libsets_len());
+	return make(set, 0, gotcha_image_objects);
 }
 
 static int extend(struct libset *set) {
@@ -58,5 +63,5 @@ static int extend(struct libset *set) {
 }
 
 const struct engine gotcha_engine_clone = {
-	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend, .limit = limit,
+	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend, .limit = gotcha_image_limit,
 };

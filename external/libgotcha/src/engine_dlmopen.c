@@ -169,9 +169,6 @@ static int make_stub(struct buffer *image) {
 /* ------------------------------------------------------------------ namespaces */
 
 static struct buffer stub_image;
-/* Namespaces that could be made before glibc refused one; SIZE_MAX: it has not yet. */
-static size_t reached = SIZE_MAX;
-
 enum { DL_NNS = 16 };
 
 static int prepare(void) {
@@ -179,7 +176,7 @@ static int prepare(void) {
 }
 
 static size_t limit(void) {
-	return reached != SIZE_MAX ? reached : DL_NNS - 1;
+	return DL_NNS - 1;
 }
 
 /* The map of `object` in the namespace whose list `first` is in. */
@@ -222,9 +219,8 @@ static struct link_map *open_stub(struct libset *set, int *error) {
 		stub->l_name = (char *) "libgotcha-stub";
 	/* ld.so has no error codes; these are its two ways to say that there is no more room */
 	if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
-		reached = gotcha_libsets_len();
 		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use "
-			"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", reached, cause);
+			"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", gotcha_libsets_len(), cause);
 	} else if (!stub) {
 		*error = gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
 	} else if (dlinfo(stub, RTLD_DI_LMID, &set->namespace)) {

@@ -236,11 +236,16 @@ static void roll_back(struct libset *set) {
 char *gotcha_init_heaps;
 size_t gotcha_init_heaps_size_bytes;
 
+static size_t planned_limit(void) {
+	size_t limit = gotcha_engine->limit();
+	return limit < gotcha_config.libsets_max ? limit : gotcha_config.libsets_max;
+}
+
 /* Address space only, and as much as the process may have. */
 static int reserve_init_heaps(void) {
 	if (gotcha_init_heaps)
 		return 0;
-	for (size_t count = libgotcha_group_limit(); count; count /= 2) {
+	for (size_t count = planned_limit(); count; count /= 2) {
 		char *memory = mmap(NULL, count * INIT_HEAP_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (memory == MAP_FAILED)
 			continue;
@@ -265,7 +270,7 @@ static int allocate(struct libset **made) {
 	int error = reserve_init_heaps();
 	if (error || set->number * (size_t) INIT_HEAP_SIZE > gotcha_init_heaps_size_bytes) {
 		free(set);
-		return error ? error : gotcha_fail(EAGAIN, "no address space for another libset");
+		return error ? error : gotcha_fail(EAGAIN, "all %zu libsets that there is room for are in use", libsets_len);
 	}
 	char *memory = mmap(NULL, table_size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -386,13 +391,13 @@ static int load(struct libset *set, int (*engine_call)(struct libset *)) {
 	return error;
 }
 
-static int create(struct libset **made) {
+static int create(struct libset **created) {
 	if (libsets_len == MAX_LIBSETS || libsets_len >= gotcha_config.libsets_max)
 		return gotcha_fail(EAGAIN, "all %zu libsets that this process may have are in use", libsets_len);
-	int error = allocate(made);
+	struct libset *set;
+	int error = allocate(&set);
 	if (error)
 		return error;
-	struct libset *set = *made;
 	in_making = set;
 	error = load(set, gotcha_engine->create);
 	in_making = NULL;
@@ -416,6 +421,7 @@ static int create(struct libset **made) {
 		return error;
 	}
 	set->state = LIBSET_TAKEN;
+	*created = set;
 	libsets[libsets_len] = set;
 	__atomic_store_n(&libsets_len, libsets_len + 1, __ATOMIC_RELEASE);
 	/* after that: slots that are added meanwhile are written to the tables of all libsets */
@@ -443,6 +449,9 @@ int gotcha_libset_extend(struct libset *set, uintptr_t tcb) {
 
 /* ------------------------------------------------------------------ the public interface */
 
+/* Libsets that there were when the last attempt to make another one failed; SIZE_MAX: it has not. */
+static size_t reached = SIZE_MAX;
+
 libgotcha_group_t libgotcha_group_new(void) {
 	if (libgotcha_init())
 		return LIBGOTCHA_GROUP_ERROR;
@@ -455,11 +464,12 @@ libgotcha_group_t libgotcha_group_new(void) {
 			taken = libsets[i];
 	if (taken)
 		taken->state = LIBSET_TAKEN;
-	else if (create(&taken))
-		taken = NULL;
+	else
+		reached = create(&taken) ? libsets_len : SIZE_MAX;
+	long group = taken ? taken->number : LIBGOTCHA_GROUP_ERROR;
 	gotcha_unlock();
 	gotcha_hosted_leave(&guard);
-	return taken ? taken->number : LIBGOTCHA_GROUP_ERROR;
+	return group;
 }
 
 bool libgotcha_group_renew(libgotcha_group_t group) {
@@ -554,8 +564,10 @@ size_t libgotcha_group_threads(long group) {
 }
 
 size_t libgotcha_group_limit(void) {
-	size_t limit = gotcha_engine->limit();
-	return limit < gotcha_config.libsets_max ? limit : gotcha_config.libsets_max;
+	if (libgotcha_init())
+		return 0;
+	size_t limit = planned_limit();
+	return limit < reached ? limit : reached;
 }
 
 libgotcha_group_t libgotcha_group_thread_get(void) {

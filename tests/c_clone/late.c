@@ -1,0 +1,6 @@
+/* A library with state. */
+int late(void);
+int late(void) {
+	static int count;
+	return ++count;
+}
