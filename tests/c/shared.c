@@ -5,6 +5,7 @@
 #include <complex.h>
 #include <dlfcn.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 /* ------------------------------------------------------------------ parameters and results */
@@ -136,6 +137,31 @@ static void ways_out(void) {
 	CHECK(shared_call(jump_within, NULL) == 11);
 }
 
+static sigjmp_buf fault;
+
+static void on_fault(int signal) {
+	(void) signal;
+	siglongjmp(fault, 5);
+}
+
+static long fail(void *unused) {
+	*(volatile int *) unused = 1;
+	return 0;
+}
+
+/* out of a handler that interrupts a callback */
+static void faults(void) {
+	struct sigaction action = { .sa_handler = on_fault }, before;
+	CHECK(!sigaction(SIGSEGV, &action, &before));
+	for (volatile int i = 0; i < 3; i++)
+		if (!sigsetjmp(fault, 1)) {
+			shared_call(fail, NULL);
+			CHECK(false);
+		}
+	CHECK(!sigaction(SIGSEGV, &before, NULL));
+	CHECK(shared_add(1, 1) == 2);
+}
+
 __attribute__((noinline)) static void backtraces(void) {
 	void *addresses[50];
 	int length = shared_backtrace(addresses, 50);
@@ -151,9 +177,8 @@ static volatile int after;
 
 static void work_inside(void *unused) {
 	(void) unused;
-	for (after = 0; after < 3; after++)
+	for (; after < 3; after++)
 		shared_work(3000);
-	spin(NULL);
 }
 
 static long work_in_callback(void *unused) {
@@ -161,21 +186,41 @@ static long work_in_callback(void *unused) {
 	shared_inside++;
 	spin_us(3000);
 	shared_inside--;
+	shared_done++;
 	return 0;
 }
 
 static void callback_inside(void *unused) {
 	(void) unused;
-	for (after = 0; after < 3; after++)
+	for (; after < 3; after++)
 		shared_call(work_in_callback, NULL);
-	spin(NULL);
 }
 
-/* Never inside, and at once afterwards. */
+/* Never inside, and each time at once afterwards. */
 static void preempted_after(void (*function)(void *)) {
+	int at_once = 0;
+	shared_done = after = 0;
 	linger_t linger = launch(function, 300, NULL);
-	for (int i = 0; i < 10; i++, resume(&linger, 300))
-		CHECK(!linger.is_complete && !linger.error && !shared_inside && after == (i < 3 ? i : 3));
+	for (; !linger.is_complete; resume(&linger, 300)) {
+		CHECK(!linger.error && !shared_inside);
+		at_once += shared_done == at_once + 1 && after == at_once;
+	}
+	CHECK(shared_done == 3 && after == 3 && at_once == 3);
+}
+
+/* Whatever way calls were left, nothing puts preemption off any more. */
+static void ways_out_then_spin(void *unused) {
+	ways_out();
+	faults();
+	spin(unused);
+}
+
+static void preempted_after_ways_out(void) {
+	linger_t linger = launch(ways_out_then_spin, 1000, NULL);
+	for (int i = 0; i < 10; i++) {
+		CHECK(!linger.is_complete && !linger.is_yielded && !linger.error);
+		resume(&linger, 1000);
+	}
 	cancel(&linger);
 }
 
@@ -213,6 +258,7 @@ static void everything(void *rounds) {
 		values();
 		state();
 		ways_out();
+		faults();
 		backtraces();
 		if (i % 10 == 0)
 			policy();
@@ -253,6 +299,7 @@ int main(void) {
 	CHECK(preemptions > 100);
 	preempted_after(work_inside);
 	preempted_after(callback_inside);
+	preempted_after_ways_out();
 	cancelled_inside();
 	linger = launch(threads_inside, NO_LIMIT, (void *) 60000l);
 	CHECK(linger.is_complete);

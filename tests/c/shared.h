@@ -36,7 +36,7 @@ int shared_format(char *text, unsigned long size, const char *format, ...);
 long shared_rax(void), shared_r10(void);
 
 /* state: one copy */
-extern int shared_inside;
+extern int shared_inside, shared_done;
 int shared_count(void);
 int *shared_local(void);
 void shared_work(uint64_t us);

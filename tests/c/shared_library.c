@@ -76,7 +76,7 @@ __attribute__((naked)) long shared_r10(void) {
 	__asm__("mov %r10, %rax; ret");
 }
 
-int shared_inside;
+int shared_inside, shared_done;
 static int count;
 static __thread int local = 5;
 
@@ -99,6 +99,7 @@ void shared_work(uint64_t us) {
 	for (uint64_t end = now_us() + us; now_us() < end;)
 		;
 	shared_inside--;
+	shared_done++;
 }
 
 int shared_fail(int error) {
