@@ -79,6 +79,7 @@ static void policy(void) {
 	CHECK(!shared_sleep(200));
 	CHECK(!shared_thread());
 	CHECK(!shared_process());
+	CHECK(!shared_processors());
 	errno = 2;
 	CHECK(!shared_environment());
 	FILE *own = tmpfile();

@@ -47,6 +47,7 @@ int shared_errno(void);
 int shared_sleep(unsigned us);
 int shared_thread(void);
 int shared_process(void);
+int shared_processors(void);
 int shared_environment(void);
 int shared_print(FILE *stream, const char *text);
 

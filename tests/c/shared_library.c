@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <execinfo.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -133,6 +134,12 @@ int shared_process(void) {
 	if (!child)
 		_exit(3);
 	return child < 0 || waitpid(child, &status, 0) != child || WEXITSTATUS(status) != 3;
+}
+
+/* of the kernel thread, whose number is not the TCB's */
+int shared_processors(void) {
+	cpu_set_t set;
+	return pthread_getaffinity_np(pthread_self(), sizeof set, &set) || CPU_COUNT(&set) < 1;
 }
 
 int shared_environment(void) {
