@@ -57,18 +57,22 @@ static void check_dlopen_inside(void) {
 }
 
 static int objects;
+static __thread int calls;
 static int count_object(struct dl_phdr_info *info, size_t size, void *closure) {
 	(void) size;
 	(void) closure;
+	calls++;
 	objects += strstr(info->dlpi_name, "libc.so") != NULL;
 	return 0;
 }
 static void iterate(void *unused) {
 	(void) unused;
 	ROUNDS(5000) {
-		objects = 0;
+		objects = calls = 0;
 		dl_iterate_phdr(count_object, NULL);
 		REQUIRE(objects == 1, objects);
+		/* its thread-locals are the caller's */
+		REQUIRE(calls > 1, calls);
 	}
 }
 static void check_iterate(void) {

@@ -39,11 +39,9 @@ static int find_object(void *address, struct found_object *found) {
 	return 0;
 }
 
-typedef int phdr_visitor(struct dl_phdr_info *, size_t, void *);
-
 struct own_view {
 	const struct libset *set;
-	phdr_visitor *visit;
+	gotcha_phdr_visitor *visit;
 	void *closure;
 };
 
@@ -61,14 +59,10 @@ static int visit_own(struct dl_phdr_info *info, size_t size, void *closure) {
 
 /* A function finds its libset's copies in their originals' place: unwinders that go by this list look for the code
  * that they are run by. */
-static int iterate_phdr(phdr_visitor *visit, void *closure) {
+static int iterate_phdr(gotcha_phdr_visitor *visit, void *closure) {
+	int (*base)(gotcha_phdr_visitor *, void *) = BASE(ITERATE, int(gotcha_phdr_visitor *, void *));
 	struct own_view view = { THIS.set, visit, closure };
-	struct hosted_guard guard;
-	gotcha_hosted_enter(&guard);
-	int result = view.set ? BASE(ITERATE, int(phdr_visitor *, void *))(visit_own, &view)
-		: BASE(ITERATE, int(phdr_visitor *, void *))(visit, closure);
-	gotcha_hosted_leave(&guard);
-	return result;
+	return view.set ? gotcha_iterate_phdr(base, visit_own, &view) : gotcha_iterate_phdr(base, visit, closure);
 }
 
 /* The original tells the symbol; the addresses are the copy's. */

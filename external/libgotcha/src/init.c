@@ -43,6 +43,44 @@ __attribute__((noinline)) void gotcha_hosted_leave(struct hosted_guard *guard) {
 	shared_leave(&guard->shared);
 }
 
+/* Not inlined, as above. */
+static __attribute__((noinline)) uintptr_t host_of_this(void) {
+	return THIS.host;
+}
+
+static __attribute__((noinline)) void set_table(void **table) {
+	THIS.table = table;
+}
+
+struct callback {
+	const struct hosted_guard *guard;
+	gotcha_phdr_visitor *visit;
+	void *closure;
+};
+
+static int call_back(struct dl_phdr_info *info, size_t size, void *closure) {
+	const struct callback *callback = closure;
+	const struct hosted_guard *guard = callback->guard;
+	if (guard->virtual_tcb)
+		gotcha_set_thread_pointer(guard->virtual_tcb);
+	set_table(guard->shared.table);
+	int result = callback->visit(info, size, callback->closure);
+	set_table(gotcha_starting_table);
+	if (guard->virtual_tcb)
+		gotcha_set_thread_pointer(host_of_this());
+	return result;
+}
+
+/* What is called back is the caller's code: its thread-locals and its libset are those that it has anywhere else. It is
+ * not preempted, since its callers rely on ld.so's lock around it (unwinders keep a cache of what they find). */
+int gotcha_iterate_phdr(int (*iterate)(gotcha_phdr_visitor *, void *), gotcha_phdr_visitor *visit, void *closure) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int result = iterate(call_back, &(struct callback) { &guard, visit, closure });
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
 void **libgotcha_enter(void) {
 	struct shared_guard guard;
 	shared_enter(&guard);

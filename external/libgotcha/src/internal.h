@@ -448,5 +448,8 @@ struct hosted_guard {
 };
 void gotcha_hosted_enter(struct hosted_guard *);
 void gotcha_hosted_leave(struct hosted_guard *);
+/* Runs `iterate`, base's dl_iterate_phdr() or more, hosted; what it calls back runs in the caller's context. */
+typedef int gotcha_phdr_visitor(struct dl_phdr_info *, size_t, void *);
+int gotcha_iterate_phdr(int (*iterate)(gotcha_phdr_visitor *, void *), gotcha_phdr_visitor *visit, void *closure);
 
 #endif

@@ -150,7 +150,10 @@ FORWARD_HOSTED(dlclose, rows[DLCLOSE].base)
 FORWARD_HOSTED(dlerror, rows[DLERROR].base)
 FORWARD_HOSTED(dlinfo, rows[DLINFO].base)
 FORWARD_HOSTED(dlmopen, rows[DLMOPEN].base)
-FORWARD_HOSTED(dl_iterate_phdr, rows[ITERATE].base)
+static int loader_iterate_phdr(gotcha_phdr_visitor *visit, void *closure) {
+	return gotcha_iterate_phdr(BASE(ITERATE, int(gotcha_phdr_visitor *, void *)), visit, closure);
+}
+
 FORWARD_DEFERRED(backtrace, rows[BACKTRACE].base)
 
 /* ------------------------------------------------------------------ describing addresses */
@@ -371,7 +374,7 @@ static struct row rows[] = {
 	[DLADDR1] = { "dladdr1", loader_dladdr1, true },
 	[DLINFO] = { "dlinfo", hosted_dlinfo },
 	[DLMOPEN] = { "dlmopen", hosted_dlmopen },
-	[ITERATE] = { "dl_iterate_phdr", hosted_dl_iterate_phdr },
+	[ITERATE] = { "dl_iterate_phdr", loader_iterate_phdr },
 	[SYMBOLS] = { "backtrace_symbols", loader_backtrace_symbols, true },
 	[SYMBOLS_FD] = { "backtrace_symbols_fd", loader_backtrace_symbols_fd, true },
 	[BACKTRACE] = { "backtrace", deferred_backtrace },
