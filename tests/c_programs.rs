@@ -342,6 +342,8 @@ fn streams() {
         assert_eq!(stdout.lines().count(), 4 * 3000, "{what}");
         let paused = std::fs::read_to_string(folder.path().join("paused.txt")).expect("the program wrote it");
         assert_eq!(paused, "left open by a function that is paused\n", "{what}");
+        let threads = std::fs::read_to_string(folder.path().join("threads.txt")).expect("the program wrote it");
+        assert_eq!(threads, "left open by a thread\n", "{what}");
     });
 }
 

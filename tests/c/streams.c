@@ -2,6 +2,9 @@
  * that runs this; argv[1] is a folder for files. */
 #include "check.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 
 enum { FUNCTIONS = 3, LINES = 3000 };
@@ -127,6 +130,57 @@ static void functions_stream(char *path) {
 	CHECK(!fclose(from_inside));
 }
 
+static _Atomic bool is_waiting;
+static _Atomic int written;
+
+static ssize_t count_written(void *unused, const char *text, size_t length) {
+	(void) unused;
+	(void) text;
+	written++;
+	return length;
+}
+static void *wait_for_end(void *unused) {
+	while (is_waiting)
+		usleep(100);
+	return unused;
+}
+static void leave_stream_and_thread(void *thread) {
+	FILE *stream = fopencookie(NULL, "w", (cookie_io_functions_t) { .write = count_written });
+	CHECK(stream && fputs("text", stream) >= 0);
+	CHECK(!pthread_create(thread, NULL, wait_for_end, NULL));
+}
+static void nothing(void *unused) {
+	(void) unused;
+}
+/* While a thread that a function has left behind may use and close its streams, functions that end leave them alone. */
+static void threads_streams(void) {
+	pthread_t thread;
+	is_waiting = true;
+	CHECK(launch(leave_stream_and_thread, NO_LIMIT, &thread).is_complete);
+	CHECK(launch(nothing, NO_LIMIT, NULL).is_complete);
+	CHECK(written == 0);
+	is_waiting = false;
+	CHECK(!pthread_join(thread, NULL));
+	CHECK(launch(nothing, NO_LIMIT, NULL).is_complete);
+	CHECK(written == 1);
+}
+
+/* ...and what it has left in a stream reaches the file when the process ends. */
+static void *write_and_wait(void *path) {
+	FILE *file = fopen((char *) path, "w");
+	CHECK(file && fputs("left open by a thread\n", file) >= 0);
+	is_waiting = true;
+	for (;;)
+		sleep(1);
+	return NULL;
+}
+static void leave_writer(void *path) {
+	pthread_t thread;
+	CHECK(!pthread_create(&thread, NULL, write_and_wait, path));
+	while (!is_waiting)
+		usleep(100);
+}
+
 int main(int argc, char *argv[]) {
 	CHECK(argc == 2 && !chdir(argv[1]));
 	interleaved();
@@ -140,8 +194,12 @@ int main(int argc, char *argv[]) {
 	launchers_stream(mixed);
 	functions_stream(opened);
 
+	char threads[] = "threads.txt";
+	threads_streams();
+
 	linger_t linger = launch(open_and_pause, NO_LIMIT, paused);
 	CHECK(linger.is_yielded);
-	/* the process ends with it paused: the test reads the file */
+	CHECK(launch(leave_writer, NO_LIMIT, threads).is_complete);
+	/* the process ends with it paused, and a thread alive: the test reads the files */
 	return 0;
 }

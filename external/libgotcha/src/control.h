@@ -62,7 +62,8 @@ void *libgotcha_group_function(long group, void *function);
 /* Before a function starts in `group`, in a bracket, and before libgotcha_group_function(): gives it copies of the
  * libraries that the program has opened since, and the program's current locale. */
 void libgotcha_group_prepare(long group);
-/* After a function has ended in `group`, in a bracket: writes out the streams that it left open. */
+/* After a function has ended in `group`, in a bracket: writes out the streams that it left open, unless threads that
+ * it has started may use them. */
 void libgotcha_group_finish(long group);
 
 /* Reserves `signal`: from now on the program's own disposition of it is kept aside, and the program

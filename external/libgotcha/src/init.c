@@ -194,7 +194,7 @@ __attribute__((constructor)) static void handle_forks(void) {
  * as it would without libsets. */
 static void flush_all(void) {
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
-		gotcha_streams_flush(gotcha_libset(i + 1));
+		gotcha_streams_flush(gotcha_libset(i + 1), true);
 }
 
 /* The first unwinding loads and caches what it needs, under a lock: here, in base, so that it does

@@ -159,6 +159,7 @@ struct libset {
 	size_t init_heap_snapshots_len;
 	struct exit_registration *_Atomic exit_registrations;   /* made by its code since it was pristine */
 	_Atomic int live_threads;       /* started by its code and not finished */
+	bool has_function;              /* one that has been prepared and has not returned */
 	pthread_key_t keys[64];         /* made by its code since it was pristine */
 	size_t keys_len;
 };
@@ -292,7 +293,7 @@ static inline void deferred_leave(void) {
 extern _Atomic unsigned gotcha_locale_generation;
 /* Loads what functions of `set` have had loaded. Context: on its TCB; what is allocated is to be kept. */
 void gotcha_locale_load(const struct libset *set);
-void gotcha_streams_flush(struct libset *);
+void gotcha_streams_flush(struct libset *, bool at_exit);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
 void gotcha_signals_forked(void);

@@ -480,10 +480,12 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
 	int threads = set->live_threads;
-	if (!threads)
+	if (!threads) {
 		roll_back(set);
-	else
+		set->has_function = false;
+	} else {
 		set->state = LIBSET_RETIRED;
+	}
 	gotcha_unlock();
 	if (threads && gotcha_config.trace_libsets)
 		gotcha_trace("libsets", "retired %ld: %d threads live in it", group, threads);
@@ -538,6 +540,7 @@ static bool wants_locale(const struct libset *set) {
 
 void libgotcha_group_prepare(long group) {
 	struct libset *set = gotcha_libset(group);
+	set->has_function = true;
 	if (unlikely(wants_locale(set) || set->extended_to != gotcha_objects_len)) {
 		struct hosted_guard guard;
 		gotcha_hosted_enter(&guard);
@@ -555,7 +558,8 @@ void libgotcha_group_prepare(long group) {
 void libgotcha_group_finish(long group) {
 	struct libset *set = gotcha_libset(group);
 	if (unlikely(*set->streams != set->streams_pristine))
-		gotcha_streams_flush(set);
+		gotcha_streams_flush(set, false);
+	set->has_function = false;
 }
 
 size_t libgotcha_group_threads(long group) {

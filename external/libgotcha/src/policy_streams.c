@@ -322,17 +322,31 @@ static long wrap__IO_flush_all_linebuffered(SIX_PARAMETERS) {
 }
 static long wrap_fcloseall(SIX_PARAMETERS) { return in_both(ROW_fcloseall, true, SIX_ARGUMENTS); }
 
-/* Writes out what the streams that `set` has opened hold, except those whose locks are taken: a
- * paused function may hold them, and would have to run on to release them.  (fflush(NULL) waits
- * for each.)  The list may be walked without its lock: opening and closing are never preempted.
- * Context: base; nothing runs in `set` meanwhile. */
-void gotcha_streams_flush(struct libset *set) {
+static void flush_streams(struct libset *set) {
 	for (FILE *stream = *set->streams; stream && at_home(vtable_of(stream), set); stream = stream->_chain) {
 		if ((int) definition(set, BASE(ftrylockfile))((long) stream, 0, 0, 0, 0, 0))
 			continue;
 		if (definition(set, BASE(__fpending))((long) stream, 0, 0, 0, 0, 0))
 			definition(set, BASE(fflush_unlocked))((long) stream, 0, 0, 0, 0, 0);
 		definition(set, BASE(funlockfile))((long) stream, 0, 0, 0, 0, 0);
+	}
+}
+
+/* Writes out what the streams that `set` has opened hold, except those whose locks are taken: a
+ * paused function may hold them, and would have to run on to release them.  (fflush(NULL) waits
+ * for each.)  The list may be walked without its lock: opening and closing are never preempted.
+ *
+ * Threads that live in the libset do open and close meanwhile.  They may hold the list's lock for long
+ * (fflush(NULL) again), so at a function's end theirs is left for later.  At the process's end the lock is waited for, as the
+ * C library does there, unless an unfinished function may hold it.
+ * Context: base; no function runs in `set` meanwhile. */
+void gotcha_streams_flush(struct libset *set, bool at_exit) {
+	if (!set->live_threads) {
+		flush_streams(set);
+	} else if (at_exit && !set->has_function) {
+		definition(set, gotcha_base_symbol("_IO_list_lock"))(0, 0, 0, 0, 0, 0);
+		flush_streams(set);
+		definition(set, gotcha_base_symbol("_IO_list_unlock"))(0, 0, 0, 0, 0, 0);
 	}
 }
 

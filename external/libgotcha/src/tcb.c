@@ -231,7 +231,7 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
 
 static int take_tcb(struct libset *set) {
 	int error = set->tcb && !set->tcb_taken ? 0 : gotcha_tcb_make(set, &set->tcb);
-	set->tcb_taken = !error;
+	set->tcb_taken |= !error;
 	return error;
 }
 
