@@ -41,6 +41,7 @@ pub(crate) fn set_callbacks() {
         landing: Some(landing),
         leave_function: Some(end_function),
         silence: Some(silence),
+        signal: Some(on_signal),
         take_own_signal: Some(take_own_signal),
         postpone: Some(postpone),
         fault: Some(report_overflow),
@@ -54,7 +55,7 @@ pub(crate) fn init() -> Result<(), Error> {
     // the handler is left by a switch of stacks, which would leave the signal blocked. No ONSTACK: what is
     // paused stays on the function's own stack.
     let action = Action {
-        disposition: Disposition::Handler(on_signal),
+        disposition: Disposition::Handler(gotcha::libgotcha_signal_entry),
         flags: Flags::RESTART | Flags::NODEFER,
         mask: SignalSet::empty(),
     };
@@ -265,7 +266,7 @@ unsafe fn origin(info: *const siginfo_t, thread: *const Thread) -> Origin {
     }
 }
 
-/// The handler of the preemption signal.
+/// The handler of the preemption signal, entered with preemption deferred once more.
 ///
 /// Context: any stack, TCB and libset; allocates nothing, takes no lock, calls nothing that is
 /// intercepted. If it interrupted a function's own code it may switch away, and come back on another
@@ -275,11 +276,13 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
     // SAFETY: the arguments are the kernel's; the state of the current TCB is always there.
     unsafe {
         let state = gotcha::this();
-        let deferred = (&raw const (*state).defer).read_volatile() != 0;
-        if !deferred {
-            (&raw mut (*state).defer).write_volatile(1);
-            std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        let defer = &raw mut (*state).defer;
+        let outer_defer = defer.read_volatile() - 1;
+        let deferred = outer_defer != 0;
+        if deferred {
+            defer.write_volatile(outer_defer);
         }
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
         // Read only now: before, a nested signal might have moved this function to another kernel thread.
         let thread = Thread::current();
         let mut resumed = false;

@@ -250,6 +250,77 @@ fn another_thread_in_sigwait() {
     });
 }
 
+/// The program's SIGALRM comes from elsewhere at any moment, and launches go on meanwhile, with expiries of our own:
+/// each is received once, however it is waited for, and it is the program's.
+#[test]
+fn signals_from_elsewhere_reach_who_waits_for_them() {
+    use std::os::unix::process::CommandExt;
+    const NAME: &str = "signals_from_elsewhere_reach_who_waits_for_them";
+    if !is_child(NAME) {
+        let mut command = child(NAME);
+        // SAFETY: one system call between fork and exec. No thread of the child is to get the signal unasked.
+        unsafe {
+            command.pre_exec(|| {
+                change(libc::SIG_BLOCK, &set(&[libc::SIGALRM]));
+                Ok(())
+            });
+        }
+        succeed(&mut command);
+        return;
+    }
+    let alarm = set(&[libc::SIGALRM]);
+    // SAFETY: plain calls, with valid pointers or null.
+    let descriptor = unsafe { libc::signalfd(-1, &alarm, libc::SFD_CLOEXEC) };
+    let wait = |way: u32| {
+        // SAFETY: as above; the structures are of integers, and filled by the calls.
+        unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            match way {
+                0 => {
+                    let mut received = 0;
+                    assert_eq!(libc::sigwait(&alarm, &mut received), 0);
+                    return (received, libc::SI_USER);
+                }
+                1 => assert_eq!(libc::sigwaitinfo(&alarm, &mut info), libc::SIGALRM),
+                2 => {
+                    let long = libc::timespec { tv_sec: 30, tv_nsec: 0 };
+                    assert_eq!(libc::sigtimedwait(&alarm, &mut info, &long), libc::SIGALRM);
+                }
+                _ => {
+                    let mut received: libc::signalfd_siginfo = std::mem::zeroed();
+                    let size = size_of_val(&received);
+                    assert_eq!(libc::read(descriptor, (&raw mut received).cast(), size), size as isize);
+                    return (received.ssi_signo as i32, received.ssi_code);
+                }
+            }
+            (info.si_signo, info.si_code)
+        }
+    };
+    let (ask, asked) = std::sync::mpsc::channel::<u64>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for delay_us in asked {
+                compute(Duration::from_micros(delay_us));
+                // SAFETY: plain calls.
+                assert_eq!(unsafe { libc::kill(libc::getpid(), libc::SIGALRM) }, 0);
+            }
+        });
+        let wait = &wait;
+        scope.spawn(move || {
+            for round in 0..2_000_u64 {
+                ask.send(round * 7 % 120).unwrap();
+                let budget_us = 20 + round * 3 % 50;
+                let mut linger = launch(|| compute(Duration::from_micros(50)), budget_us).unwrap();
+                let received = wait(round as u32 % 4);
+                assert_eq!(received, (libc::SIGALRM, libc::SI_USER), "round {round}");
+                resume(&mut linger, u64::MAX).unwrap();
+                assert!(linger.is_completion());
+            }
+            assert_preempts();
+        });
+    });
+}
+
 #[test]
 fn a_signalfd_for_the_preemption_signal() {
     const NAME: &str = "a_signalfd_for_the_preemption_signal";

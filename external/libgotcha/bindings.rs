@@ -121,6 +121,9 @@ unsafe extern "C" {
     pub fn libgotcha_set_preemption_signal(signal: ::core::ffi::c_int);
 }
 unsafe extern "C" {
+    pub fn libgotcha_signal_entry(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void);
+}
+unsafe extern "C" {
     pub fn libgotcha_forward_signal(
         signal: ::core::ffi::c_int,
         arg1: *mut siginfo_t,
@@ -148,6 +151,9 @@ pub struct libgotcha_callbacks {
     pub signal_unblocked: ::core::option::Option<unsafe extern "C" fn()>,
     pub leave_function: ::core::option::Option<unsafe extern "C" fn(reason: ::core::ffi::c_int) -> bool>,
     pub silence: ::core::option::Option<unsafe extern "C" fn()>,
+    pub signal: ::core::option::Option<
+        unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
+    >,
     pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
@@ -156,7 +162,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 96usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 104usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -172,11 +178,12 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::leave_function"]
         [::core::mem::offset_of!(libgotcha_callbacks, leave_function) - 56usize];
     ["Offset of field: libgotcha_callbacks::silence"][::core::mem::offset_of!(libgotcha_callbacks, silence) - 64usize];
+    ["Offset of field: libgotcha_callbacks::signal"][::core::mem::offset_of!(libgotcha_callbacks, signal) - 72usize];
     ["Offset of field: libgotcha_callbacks::take_own_signal"]
-        [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 72usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 80usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
-        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 80usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 88usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 88usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 96usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -69,12 +69,16 @@ void libgotcha_group_finish(long group);
 /* Reserves `signal`: from now on the program's own disposition of it is kept aside, and the program
  * cannot block it on a kernel thread whose `owner` is set. Before or after libgotcha_init(). */
 void libgotcha_set_preemption_signal(int signal);
+
+/* What the control library gives the kernel as that signal's handler: defers preemption from its first instructions
+ * on, and calls `callbacks.signal` so, which lowers `defer` again. */
+void libgotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
 /* Carries out the program's disposition of the preemption signal, for one that is not the control
  * library's own. False, with nothing done, if the program has blocked it on this TCB. */
 bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
 
-/* Is the code at `pc` code that must not be preempted: the dynamic linker, or base's copy of a
- * replicated library (reached through a pointer that was stored before interception)? */
+/* Is the code at `pc` code that must not be preempted: the dynamic linker, base's copy of a replicated library
+ * (reached through a pointer that was stored before interception), or the entry of a handler? */
 bool libgotcha_is_shared_code(uintptr_t pc);
 
 enum libgotcha_landing {
@@ -97,6 +101,8 @@ struct libgotcha_callbacks {
 	/* No expiry of the control library's own is to be pending on this thread for now: it would be seen by the
 	 * program, or swallow a signal of the same number. A running function gets its timer back by `pending`. */
 	void (*silence)(void);
+	/* The preemption signal's handler, which libgotcha_signal_entry() calls. */
+	void (*signal)(int signal, siginfo_t *, void *ucontext);
 	/* A signal that the program has waited for: takes an expiry of the control library's own timers. */
 	bool (*take_own_signal)(const siginfo_t *);
 	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */

@@ -235,6 +235,13 @@ size_t gotcha_intercept_verify(void);
 /* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
 void *gotcha_intercept_symbol(void *found, const struct libset *set);
 
+/* ------------------------------------------------------------------ entries of handlers (entry.S) */
+
+extern const char gotcha_entries[], gotcha_entries_end[];
+void gotcha_deliver(int signal, siginfo_t *, void *ucontext);
+void gotcha_deliver_deferred(int signal, siginfo_t *, void *ucontext);
+void gotcha_signal_deferred(int signal, siginfo_t *, void *ucontext);
+
 /* ------------------------------------------------------------------ calls of shared functions (thunk.S, shared_calls.c) */
 
 /* What a libset's entry for a shared function jumps to. */

@@ -2,7 +2,7 @@
  *
  * The program's handlers run unpreempted: one installed outside functions runs in the starting
  * libset on the kernel thread's own TCB, one installed inside a function in that function's libset
- * while it is current. So the kernel is given deliver() in place of each handler.
+ * while it is current. So the kernel is given gotcha_deliver() in place of each handler.
  *
  * The preemption signal is the control library's: the program's disposition of it is kept aside,
  * and on kernel threads that launch functions the program's blocking of it is only remembered. */
@@ -166,10 +166,9 @@ static void call_hosted(const struct disposition *disposition, int signal, sigin
 	*gotcha_base_errno() = interrupted_errno;
 }
 
-/* A preemption is not made up for here: a function stopped in this frame, which is the kernel's, would leave
+/* Entered with preemption deferred once more, which ends here. A preemption is not made up for: a function stopped in this frame, which is the kernel's, would leave
  * its launcher the handler's mask, and perhaps its own frames on the alternate stack. */
 static void run_handler(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
-	deferred_enter();
 	if (disposition->set && THIS.set == disposition->set && THIS.is_virtual && in_libset())
 		call_counted(&disposition->action, signal, info, context);
 	else
@@ -180,13 +179,19 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 	gotcha_set_defer(THIS.defer - 1);
 }
 
-/* What the kernel calls. Context: any: whatever the signal interrupted. */
-static void deliver(int signal, siginfo_t *info, void *context) {
+/* What the kernel calls, by way of gotcha_deliver (entry.S). Context: any: whatever the signal interrupted. */
+void gotcha_deliver_deferred(int signal, siginfo_t *info, void *context) {
 	if (is_fault(signal) && gotcha_callbacks.fault)
 		gotcha_callbacks.fault(signal, info, context);
 	struct disposition disposition = consume(signal);
-	if (disposition.action.sa_handler != SIG_IGN)
+	if (disposition.action.sa_handler == SIG_IGN)
+		gotcha_set_defer(THIS.defer - 1);
+	else
 		run_handler(&disposition, signal, info, context);
+}
+
+void gotcha_signal_deferred(int signal, siginfo_t *info, void *context) {
+	gotcha_callbacks.signal(signal, info, context);
 }
 
 bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
@@ -197,6 +202,7 @@ bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
 		return true;
 	uint64_t preemption = bit(signal), mask, now;
 	raw_mask(SIG_BLOCK, NULL, &mask);
+	deferred_enter();
 	run_handler(&disposition, signal, info, context);
 	/* another one that came meanwhile may wait in the kernel for the return from the caller's frame */
 	raw_mask(SIG_BLOCK, NULL, &now);
@@ -212,7 +218,7 @@ bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
 static struct sigaction kernel_action(int signal, const struct sigaction *program) {
 	struct sigaction action = *program;
 	if (is_handler(program) || (is_fault(signal) && program->sa_handler == SIG_DFL)) {
-		action.sa_sigaction = deliver;
+		action.sa_sigaction = gotcha_deliver;
 		action.sa_flags = (action.sa_flags | SA_SIGINFO) & ~SA_RESETHAND;
 	}
 	if (is_fault(signal))

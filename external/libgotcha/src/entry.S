@@ -1,0 +1,34 @@
+/* Where the kernel enters handlers.
+ *
+ * Another signal can come before a handler's first instruction. A function that was preempted there would keep the
+ * signal that the handler is for in its stopped frames: until it is resumed, or for good. So preemption is deferred
+ * from the first instruction that can do so, and not begun in front of it: libgotcha_is_shared_code() knows the
+ * addresses. */
+#include "thunk.h"
+
+	.hidden	libgotcha_tls, gotcha_deliver_deferred, gotcha_signal_deferred
+
+	.text
+
+.macro ENTRY name, handler
+	.globl	\name
+	.hidden	\name
+	.type	\name, @function
+	.balign	16
+\name:
+	.cfi_startproc
+	mov	libgotcha_tls@gottpoff(%rip), %rax
+	incl	%fs:THREAD_DEFER(%rax)
+	jmp	\handler
+	.cfi_endproc
+	.size	\name, . - \name
+.endm
+
+	.globl	gotcha_entries, gotcha_entries_end
+	.hidden	gotcha_entries, gotcha_entries_end
+gotcha_entries:
+	ENTRY	gotcha_deliver, gotcha_deliver_deferred
+	ENTRY	libgotcha_signal_entry, gotcha_signal_deferred
+gotcha_entries_end:
+
+	.section .note.GNU-stack, "", @progbits
