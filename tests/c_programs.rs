@@ -271,6 +271,47 @@ fn calls_of_a_shared_library() {
     passes_with_shared("shared.c", &libraries, &[("dlmopen", shared), ("clone", shared)]);
 }
 
+/// The thunk, from its first instruction to the one after its last.
+#[test]
+fn every_instruction_of_a_shared_call_has_a_backtrace() {
+    let folder = scratch();
+    let (library, program) = (folder.path().join("libshared.so"), folder.path().join("program"));
+    build_library("shared_library.c", &library);
+    build("shared_step.c", &program, &["-g"], &["-linger", library.to_str().expect("a path that is text")]);
+    let script = folder.path().join("script");
+    let steps = |count| {
+        format!(
+            "tbreak *&gotcha_thunk\ncontinue\nset $n = 0\nwhile $n < {count}\nstepi\necho === step\\n\nbt\nset $n = $n + 1\nend\n"
+        )
+    };
+    // The first call makes room for calls: up to where C is called. The second is stepped through whole.
+    let commands = format!("set language c\ntbreak inner\nrun\n{}tbreak inner\ncontinue\n{}", steps(40), steps(75));
+    std::fs::write(&script, commands).expect("a file in a folder of our own");
+    let output = Command::new("timeout")
+        .args(["--signal=KILL", "60", "gdb", "-nx", "-q", "-batch", "-iex", "set debuginfod enabled off", "-x"])
+        .args([&script, &program])
+        .envs([("LD_LIBRARY_PATH", library_folder().as_path()), ("LIBGOTCHA_SHARED", Path::new("libshared.so"))])
+        .stdin(Stdio::null())
+        .output()
+        .expect("timeout is part of coreutils");
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(127) || text.contains("ptrace: Operation not permitted") {
+        assert!(std::env::var_os("INGER_CI").is_none(), "gdb is missing, or may not trace");
+        println!("skipped: gdb is missing, or may not trace");
+        return;
+    }
+    let traces: Vec<_> = text.split("=== step").skip(1).collect();
+    assert_eq!(traces.len(), 40 + 75, "{}", describe("gdb", &output));
+    let is_back = |trace: &str| trace.lines().any(|line| line.starts_with("#0 ") && line.contains("inner ("));
+    let end = traces.iter().position(|trace| is_back(trace)).unwrap_or_else(|| panic!("not back yet: {text}"));
+    assert!(end > 40 + 40, "{text}");
+    for trace in &traces[..=end] {
+        let position = |name: &str| trace.find(&format!(" {name} ("));
+        let (inner, outer, main) = (position("inner"), position("outer"), position("main"));
+        assert!(inner.is_some() && inner < outer && outer < main && !trace.contains("corrupt stack"), "{trace}");
+    }
+}
+
 #[test]
 fn exceptions_through_a_shared_library() {
     let shared = "libshared_throws.cpp.so";
