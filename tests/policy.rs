@@ -61,8 +61,7 @@ const NOT_SHOWN: [(&str, &str); 18] = [
     (
         "the stack and the list of threads belong to ld.so, which all copies share; the row keeps a function from \
          being stopped while it changes them",
-        "pthread_join pthread_tryjoin_np pthread_timedjoin_np pthread_clockjoin_np pthread_detach pthread_cancel \
-         thrd_join thrd_detach",
+        "pthread_join pthread_tryjoin_np pthread_timedjoin_np pthread_clockjoin_np pthread_detach thrd_join thrd_detach",
     ),
     (
         "these treat the calling thread apart, by pthread_self(), or need no more than an instant of base",

@@ -172,7 +172,99 @@ static void deferred_lock(void) {
 	CHECK(launchers > 1 && protected == 200000 + launchers);
 }
 
+/* The C library tells every thread of a change, by a signal, and waits for its answer: also of those that run
+ * functions, in their own code and in calls that are carried out elsewhere. */
+static _Atomic int stop, rounds;
+
+static void allocate_for_long(void *unused) {
+	(void) unused;
+	while (!stop) {
+		free(malloc(100));
+		free(getenv("no such variable"));
+		rounds++;
+	}
+}
+
+static void *launch_for_long(void *unused) {
+	linger_t linger = launch(allocate_for_long, 100, NULL);
+	finish(&linger, 100);
+	return unused;
+}
+
+static void change_of_identity(void) {
+	pthread_t threads[2];
+	stop = rounds = 0;
+	for (int i = 0; i < 2; i++)
+		CHECK(!pthread_create(&threads[i], NULL, launch_for_long, NULL));
+	while (!rounds)
+		;
+	for (int i = 0; i < 200; i++)
+		CHECK(!setgid(getgid()));
+	stop = 1;
+	for (int i = 0; i < 2; i++)
+		CHECK(!pthread_join(threads[i], NULL));
+}
+
+/* A thread that is cancelled while it runs a function: the function is not, and goes on to its end. */
+static _Atomic int running, is_cancelled;
+static int is_asynchronous;
+
+static void pass_cancellation_points(void *ended) {
+	running = 1;
+	while (!is_cancelled)
+		;
+	for (int i = 0; i < 3; i++) {
+		usleep(100);
+		pthread_testcancel();
+	}
+	*(int *) ended = 1;
+}
+
+static void *be_cancelled(void *ended) {
+	if (is_asynchronous)
+		CHECK(!pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL));
+	linger_t linger = launch(pass_cancellation_points, 1000, ended);
+	finish(&linger, 1000);
+	*(int *) ended = 2;
+	pthread_testcancel();
+	return NULL;
+}
+
+static void cancelled_thread(void) {
+	for (is_asynchronous = 0; is_asynchronous < 2; is_asynchronous++) {
+		int ended = running = is_cancelled = 0;
+		pthread_t thread;
+		void *result;
+		CHECK(!pthread_create(&thread, NULL, be_cancelled, &ended));
+		while (!running)
+			;
+		CHECK(!pthread_cancel(thread));
+		is_cancelled = 1;
+		CHECK(!pthread_join(thread, &result) && result == PTHREAD_CANCELED && ended == 2);
+	}
+}
+
+static void nop(void *unused) {
+	(void) unused;
+}
+
+/* The library's own work is not cancelled halfway: here that of the first launch, which takes locks and opens files. */
+static void *start_cancelled(void *unused) {
+	CHECK(!pthread_cancel(pthread_self()));
+	CHECK(launch(nop, 1000, NULL).is_complete);
+	pthread_testcancel();
+	return unused;
+}
+
+static void cancelled_start(void) {
+	pthread_t thread;
+	void *result;
+	CHECK(!pthread_create(&thread, NULL, start_cancelled, NULL));
+	CHECK(!pthread_join(thread, &result) && result == PTHREAD_CANCELED);
+}
+
 int main(void) {
+	cancelled_start();
 	thread_exit_inside();
 	migration();
 	inheritance();
@@ -180,5 +272,7 @@ int main(void) {
 	thread_started_inside();
 	thread_locals();
 	deferred_lock();
+	change_of_identity();
+	cancelled_thread();
 	return 0;
 }

@@ -85,10 +85,33 @@ static void cancel_inside(void *thread) {
 	void *result;
 	REQUIRE(!pthread_join(*(pthread_t *) thread, &result) && result == PTHREAD_CANCELED);
 }
+/* A function is no thread that can be unwound: cancelled by itself it ends, and others cannot. */
+static pthread_t seen_inside;
+static void cancel_itself(void *unused) {
+	(void) unused;
+	pthread_cancel(pthread_self());
+	for (;;)
+		pthread_testcancel();
+}
+static void show_itself(void *unused) {
+	(void) unused;
+	seen_inside = pthread_self();
+	linger_pause();
+	usleep(100);
+	pthread_testcancel();
+}
 static void check_cancel(void) {
 	pthread_t thread;
 	REQUIRE(!pthread_create(&thread, NULL, spin_for_ever, NULL));
 	inside(cancel_inside, &thread);
+	for (int i = 0; i < 20; i++) {
+		linger_t linger = linger_launch(cancel_itself, UINT64_MAX, NULL);
+		REQUIRE(!linger.is_complete && linger.error == ECANCELED, linger.error);
+	}
+	linger_t linger = linger_launch(show_itself, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded && pthread_cancel(seen_inside) == ESRCH);
+	linger_resume(&linger, UINT64_MAX);
+	REQUIRE(linger.is_complete);
 }
 
 static void *return_soon(void *unused) {

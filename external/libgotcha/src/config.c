@@ -157,17 +157,30 @@ int gotcha_config_init(void) {
 	return 0;
 }
 
-/* Recursive: an engine's work may open libraries, whose constructors may open more.
+/* Under the lock, so is its holder's cancelability outside of it. */
+static unsigned lock_depth;
+static int cancelability;
+
+/* Recursive: an engine's work may open libraries, whose constructors may open more. A pthread_cancel() of its
+ * holder waits: files are opened under it, and an unwound holder would keep it.
  * Context: base or hosted only, so that its owner is a kernel thread. */
 void gotcha_lock(void) {
+	int before;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
 	pthread_mutex_lock(&lock);
+	if (!lock_depth++)
+		cancelability = before;
 }
 
 void gotcha_unlock(void) {
+	int after = --lock_depth ? PTHREAD_CANCEL_DISABLE : cancelability;
 	pthread_mutex_unlock(&lock);
+	pthread_setcancelstate(after, NULL);
 }
 
-/* In the child of a fork: the thread that held it there has another tid here. */
+/* In the child of a fork, by the thread that holds it: it has another tid here. */
 void gotcha_lock_reset(void) {
 	lock = (pthread_mutex_t) PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+	lock_depth = 0;
+	pthread_setcancelstate(cancelability, NULL);
 }

@@ -87,6 +87,7 @@ static void *look_at_thread(void *closure) {
 			probe->stackblock = i * sizeof *words;
 			break;
 		}
+	gotcha_internal_signals_install();
 	return NULL;
 }
 
@@ -276,8 +277,7 @@ int gotcha_glibc_init(void) {
 	return error;
 }
 
-/* Pids end at 2^22; the futex owner field is 30 bits wide (FUTEX_TID_MASK). */
 int gotcha_new_tid(void) {
-	static _Atomic int next = 1 << 29;
+	static _Atomic int next = FIRST_VIRTUAL_TID;
 	return next++;
 }

@@ -238,11 +238,14 @@ static int start_result;
 int libgotcha_init(void) {
 	if (started)
 		return start_result;
+	int cancelability;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancelability);
 	pthread_mutex_lock(&start_lock);
 	if (!started) {
 		start_result = start();
 		started = 1;
 	}
 	pthread_mutex_unlock(&start_lock);
+	pthread_setcancelstate(cancelability, NULL);
 	return start_result;
 }

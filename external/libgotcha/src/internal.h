@@ -41,6 +41,15 @@
 
 enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 65536 };
 
+/* A system call itself, without errno: where the C library's functions must not be called, because the caller is in
+ * a libset, or in a signal handler. */
+static inline long raw_syscall(long number, long a, long b, long c, long d) {
+	long result;
+	register long fourth __asm__("r10") = d;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (number), "D" (a), "S" (b), "d" (c), "r" (fourth) : "rcx", "r11", "memory");
+	return result;
+}
+
 /* ------------------------------------------------------------------ objects (objects.c) */
 
 enum object_kind {
@@ -304,6 +313,9 @@ void gotcha_streams_flush(struct libset *, bool at_exit);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
 void gotcha_signals_forked(void);
+/* The C library's own signals: on a thread of their own, after which their handlers are installed; and then. */
+void gotcha_internal_signals_install(void);
+int gotcha_internal_signals_init(void);
 /* Sets this TCB's `defer` where a preemption that is due then cannot be made up for on the spot. */
 void gotcha_set_defer(uint32_t);
 /* Around the creation of a thread, which inherits the mask that its creator believes to have. */
@@ -376,7 +388,9 @@ char *gotcha_tls_storage(size_t module);
 size_t gotcha_static_tls_offset(const struct link_map *);
 /* The stack pointer that a jmp_buf holds. */
 uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
-/* The tid of a virtual TCB: unique, and above every kernel thread's. */
+/* The tid of a virtual TCB: unique, and above every kernel thread's. Pids end at 2^22; the futex owner field is 30
+ * bits wide (FUTEX_TID_MASK). */
+enum { FIRST_VIRTUAL_TID = 1 << 29 };
 int gotcha_new_tid(void);
 
 /* ------------------------------------------------------------------ environment, errors (config.c) */

@@ -340,11 +340,8 @@ struct libset *_Atomic gotcha_loading;
 bool gotcha_loading_failed;
 static long loading_tid;
 
-/* The system call itself: the caller may be in a libset, where the C library's functions must not be called. */
 static long kernel_tid(void) {
-	long result;
-	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_gettid) : "rcx", "r11", "memory");
-	return result;
+	return raw_syscall(SYS_gettid, 0, 0, 0, 0);
 }
 
 bool gotcha_is_loading_thread(void) {

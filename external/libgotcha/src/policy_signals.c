@@ -36,11 +36,7 @@ static struct disposition dispositions[NSIG];
 static _Atomic bool dispositions_locked;
 
 static long raw_mask(int how, const uint64_t *mask, uint64_t *old) {
-	long result;
-	register long size __asm__("r10") = sizeof *mask;
-	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigprocmask), "D" ((long) how), "S" (mask), "d" (old), "r" (size)
-		: "rcx", "r11", "memory");
-	return result;
+	return raw_syscall(SYS_rt_sigprocmask, how, (long) mask, (long) old, sizeof *mask);
 }
 
 static uint64_t lock_dispositions(void) {
@@ -232,11 +228,8 @@ static struct sigaction kernel_action(int signal, const struct sigaction *progra
  * kept, with a parent that is waiting. */
 static pid_t process;
 
-/* Context: any. */
 static pid_t kernel_pid(void) {
-	long result;
-	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_getpid) : "rcx", "r11", "memory");
-	return result;
+	return raw_syscall(SYS_getpid, 0, 0, 0, 0);
 }
 
 static bool is_vfork_child(void) {
@@ -464,8 +457,7 @@ static int signals_sigsuspend(const sigset_t *program_mask) {
 
 static int64_t monotonic_ns(void) {
 	struct timespec now;
-	long result;
-	__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_clock_gettime), "D" (CLOCK_MONOTONIC), "S" (&now) : "rcx", "r11", "memory");
+	raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long) &now, 0, 0);
 	return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
@@ -487,10 +479,7 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 				gotcha_callbacks.silence();
 			raw_mask(SIG_BLOCK, &preemption, &saved);
 		}
-		long result;
-		register long size __asm__("r10") = sizeof mask;
-		__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_rt_sigtimedwait), "D" (&mask), "S" (&found),
-			"d" (timeout ? &left : NULL), "r" (size) : "rcx", "r11", "memory");
+		long result = raw_syscall(SYS_rt_sigtimedwait, (long) &mask, (long) &found, (long) (timeout ? &left : NULL), sizeof mask);
 		deferred_enter();
 		bool expiry = preemption && result == gotcha_preemption_signal
 			&& gotcha_callbacks.take_own_signal && gotcha_callbacks.take_own_signal(&found);
@@ -584,7 +573,7 @@ int gotcha_signals_init(void) {
 		if (!reserved && libgotcha_sigaction(signal, &kernel, NULL))
 			return gotcha_fail(errno, "sigaction %d: %s", signal, strerror(errno));
 	}
-	return 0;
+	return gotcha_internal_signals_init();
 }
 
 static struct row rows[] = {

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define HOSTED_FUNCTIONS(X) \
-	X(pthread_tryjoin_np) X(pthread_detach) X(pthread_cancel) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
+	X(pthread_tryjoin_np) X(pthread_detach) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
 	X(thrd_detach) \
 	AIO_FUNCTIONS(X) X(timer_create) X(timer_delete) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel) \
 	X(gai_suspend)
@@ -33,7 +33,7 @@ enum {
 #define X(name) INDEX_##name,
 	HOSTED_FUNCTIONS(X) PLAIN_FUNCTIONS(X) REAL_TID_FUNCTIONS(X)
 #undef X
-	INDEX_pthread_create, INDEX_thrd_create, INDEX_pthread_exit, INDEX_pthread_key_create, INDEX_tss_create,
+	INDEX_pthread_create, INDEX_thrd_create, INDEX_pthread_exit, INDEX_pthread_cancel, INDEX_pthread_key_create, INDEX_tss_create,
 	INDEX_pthread_key_delete, INDEX_tss_delete, INDEX_thread_atexit, INDEX_thrd_exit, INDEX_pthread_join,
 	INDEX_pthread_timedjoin_np, INDEX_pthread_clockjoin_np, INDEX_thrd_join, INDEX_aio_suspend, INDEX_aio_suspend64,
 };
@@ -43,6 +43,7 @@ int (*gotcha_base_thread_atexit)(void (*)(void *), void *, void *);
 
 #define X(name) FORWARD_HOSTED(name, rows[INDEX_##name].base)
 HOSTED_FUNCTIONS(X)
+X(pthread_cancel)
 X(pthread_key_delete)
 X(tss_delete)
 #undef X
@@ -165,6 +166,16 @@ static void threads_exit(void *value) {
 
 static void threads_thrd_exit(int result) {
 	threads_exit((void *) (intptr_t) result);
+}
+
+/* What a function takes for its thread is no thread that could be unwound: a function that cancels itself ends at
+ * once, and others cannot cancel it. */
+static int threads_cancel(pthread_t thread) {
+	if (THIS.is_virtual && thread == thread_pointer())
+		threads_exit(PTHREAD_CANCELED);
+	if (*(int *) (thread + gotcha_layout.tid) >= FIRST_VIRTUAL_TID)
+		return ESRCH;
+	return hosted_pthread_cancel(thread, 0, 0, 0, 0, 0);
 }
 
 /* ------------------------------------------------------------------ waiting for threads */
@@ -290,6 +301,7 @@ static struct row rows[] = {
 	[INDEX_pthread_create] = { "pthread_create", threads_create, true },
 	[INDEX_thrd_create] = { "thrd_create", threads_thrd_create },
 	[INDEX_pthread_exit] = { "pthread_exit", threads_exit },
+	[INDEX_pthread_cancel] = { "pthread_cancel", threads_cancel, true },
 	[INDEX_pthread_key_create] = { "pthread_key_create", threads_key_create },
 	[INDEX_tss_create] = { "tss_create", threads_key_create },
 	[INDEX_pthread_key_delete] = { "pthread_key_delete", hosted_pthread_key_delete },

@@ -52,9 +52,7 @@ __attribute__((noinline)) void gotcha_set_thread_pointer(uintptr_t pointer) {
 	if (has_fsgsbase()) {
 		__asm__ volatile("wrfsbase %0" :: "r" (pointer) : "memory");
 	} else {
-		long result;
-		__asm__ volatile("syscall" : "=a" (result) : "a" (SYS_arch_prctl), "D" (ARCH_SET_FS), "S" (pointer)
-			: "rcx", "r11", "memory");
+		raw_syscall(SYS_arch_prctl, ARCH_SET_FS, pointer, 0, 0);
 	}
 }
 
