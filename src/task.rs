@@ -535,6 +535,7 @@ impl Task {
             (*task).launcher_own_mask = own_mask.then(libsignal::thread_mask);
             (*task).state = State::Running;
             Task::adopt(task, thread);
+            Task::install_stacks((*task).innermost, task);
             Task::set_deadlines(task, thread, budget_us);
             if fresh {
                 raw::enter(&mut host, &mut (*task).context, (*task).stack_top, body, task.cast())
@@ -544,6 +545,8 @@ impl Task {
         };
         // SAFETY: as before; `current()` is read afresh.
         unsafe {
+            let innermost = if code == raw::COMPLETED { task } else { (*task).innermost };
+            Task::put_stacks_aside(innermost, task);
             Task::disown(task, Thread::current());
             let stop = match code {
                 raw::COMPLETED => Stop::Completed,
@@ -604,6 +607,35 @@ impl Task {
             if (*thread).mask_is_blocked.swap(false, Relaxed) {
                 // From here on what arrives is held.
                 libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
+            }
+        }
+    }
+
+    /// Alternate signal stacks that functions of the chain have set are in force while they run, the innermost
+    /// one's in the end.
+    unsafe fn install_stacks(inner: *mut Task, task: *mut Task) {
+        // SAFETY: run's contract.
+        unsafe {
+            if inner != task {
+                Task::install_stacks((*inner).parent, task);
+            }
+            if (*(*inner).tls).stack_is_own != 0 {
+                gotcha::libgotcha_tcb_exchange_stack((*inner).tls, true);
+            }
+        }
+    }
+
+    unsafe fn put_stacks_aside(mut inner: *mut Task, task: *mut Task) {
+        // SAFETY: run's contract.
+        unsafe {
+            loop {
+                if (*(*inner).tls).stack_is_own != 0 {
+                    gotcha::libgotcha_tcb_exchange_stack((*inner).tls, false);
+                }
+                if inner == task {
+                    break;
+                }
+                inner = (*inner).parent;
             }
         }
     }

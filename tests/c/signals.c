@@ -1,6 +1,7 @@
 /* The program's own signals, timers and waits, with functions launched meanwhile. */
 #include "check.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
@@ -224,6 +225,93 @@ static void all_blocked(void) {
 	CHECK(alarms == before + 1);
 }
 
+/* An alternate stack is the kernel thread's to the kernel; what a function sets is the function's, wherever it
+ * goes on. */
+static char function_stack[64 << 10], inner_stack[64 << 10];
+static char *volatile handled_on;
+
+static void note_stack(int number) {
+	(void) number;
+	handled_on = __builtin_frame_address(0);
+}
+
+static void set_stack(char *memory) {
+	stack_t stack;
+	memset(&stack, 0, sizeof stack);
+	stack.ss_sp = memory;
+	stack.ss_size = sizeof function_stack;
+	CHECK(!sigaltstack(&stack, NULL));
+}
+
+static int is_handled_on(char *memory) {
+	linger_defer();
+	CHECK(!raise(SIGUSR1));
+	char *address = handled_on;
+	linger_undefer();
+	return address >= memory && address < memory + sizeof function_stack;
+}
+
+static void use_inner_stack(void *unused) {
+	(void) unused;
+	set_stack(inner_stack);
+	for (int i = 0; i < 50; i++) {
+		CHECK(is_handled_on(inner_stack));
+		spin_us(50);
+	}
+}
+
+static void use_own_stack(void *unused) {
+	(void) unused;
+	set_stack(function_stack);
+	for (int i = 0; i < 50; i++) {
+		CHECK(is_handled_on(function_stack));
+		spin_us(50);
+	}
+	linger_t inner = launch(use_inner_stack, 300, NULL);
+	while (!inner.is_complete) {
+		CHECK(is_handled_on(function_stack));
+		resume(&inner, 300);
+	}
+	CHECK(is_handled_on(function_stack));
+}
+
+static stack_t current_stack(void) {
+	stack_t stack;
+	CHECK(!sigaltstack(NULL, &stack));
+	return stack;
+}
+
+static void *resume_elsewhere(void *linger) {
+	resume((linger_t *) linger, 100);
+	stack_t before = current_stack();
+	resume((linger_t *) linger, 100);
+	stack_t after = current_stack();
+	CHECK(before.ss_sp == after.ss_sp && before.ss_flags == after.ss_flags);
+	return NULL;
+}
+
+static void alternate_stacks(void) {
+	struct sigaction action;
+	memset(&action, 0, sizeof action);
+	action.sa_handler = note_stack;
+	action.sa_flags = SA_ONSTACK;
+	CHECK(!sigaction(SIGUSR1, &action, NULL));
+	stack_t before = current_stack();
+	linger_t linger = launch(use_own_stack, 100, NULL);
+	while (!linger.is_complete) {
+		pthread_t thread;
+		CHECK(!pthread_create(&thread, NULL, resume_elsewhere, &linger) && !pthread_join(thread, NULL));
+		resume(&linger, 100);
+		stack_t now = current_stack();
+		CHECK(now.ss_sp == before.ss_sp && now.ss_flags == before.ss_flags);
+	}
+	linger = launch(use_own_stack, 100, NULL);
+	cancel(&linger);
+	CHECK(launch(use_own_stack, NO_LIMIT, NULL).is_complete);
+	stack_t after = current_stack();
+	CHECK(after.ss_sp == before.ss_sp && after.ss_flags == before.ss_flags);
+}
+
 int main(void) {
 	own_timer();
 	waits_outside();
@@ -239,6 +327,7 @@ int main(void) {
 	finish(&linger, 200);
 	all_blocked();
 	fault_handlers();
+	alternate_stacks();
 	default_dispositions();
 	return 0;
 }

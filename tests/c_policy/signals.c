@@ -155,6 +155,26 @@ static void check_handlers(void) {
 	inside(raise_inside, NULL);
 }
 
+/* ------------------------------------------------------------------ the alternate stack */
+
+static char stack_memory[64 << 10];
+static void set_stack(void *unused) {
+	(void) unused;
+	stack_t stack = { .ss_sp = stack_memory, .ss_size = sizeof stack_memory };
+	REQUIRE(!sigaltstack(&stack, NULL));
+	linger_pause();
+	REQUIRE(!sigaltstack(NULL, &stack) && stack.ss_sp == stack_memory);
+	REQUIRE(sigaltstack(&(stack_t) { .ss_size = 1 }, NULL) == -1 && errno == ENOMEM);
+}
+static void check_sigaltstack(void) {
+	stack_t before, after;
+	REQUIRE(!sigaltstack(NULL, &before));
+	linger_t linger = linger_launch(set_stack, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded && !sigaltstack(NULL, &after) && after.ss_sp == before.ss_sp);
+	linger_resume(&linger, UINT64_MAX);
+	REQUIRE(linger.is_complete && !sigaltstack(NULL, &after) && after.ss_sp == before.ss_sp);
+}
+
 #define SAME(name) { #name, #name, check_##name }
 const struct check checks[] = {
 	SAME(sigaction), SAME(signal), { "sysv_signal", "__sysv_signal", check_sysv_signal }, SAME(sigset), SAME(sigignore), SAME(siginterrupt),
@@ -162,5 +182,6 @@ const struct check checks[] = {
 	SAME(sigblock), SAME(sigsetmask),
 	SAME(sigsuspend), SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
 	{ "handlers", "signal", check_handlers },
+	SAME(sigaltstack),
 	{ NULL, NULL, NULL },
 };

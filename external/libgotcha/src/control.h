@@ -36,6 +36,9 @@ struct libgotcha_thread {
 	/* 88, 96, 104: calls of shared functions that have not returned, oldest first, the end of them, and the
 	 * end of the room for them; see thunk.S */
 	struct libgotcha_shared_call *calls, *calls_end, *calls_limit;
+	stack_t other_stack;    /* 112: if stack_is_own: the alternate signal stack that is not in force */
+	uint8_t stack_is_own;   /* 136: code on this TCB has set an alternate signal stack, which is... */
+	uint8_t stack_in_force; /* 137: ...in force; else what was before is */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 
@@ -47,6 +50,9 @@ struct libgotcha_tcb {
 
 /* Makes a TCB for `group` and code on the given stack.  0 or a negative errno value. */
 int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *);
+/* An alternate signal stack that code on a virtual TCB has set is its own: to be called when that code goes on, and
+ * when it has stopped, on the kernel thread. */
+void libgotcha_tcb_exchange_stack(struct libgotcha_thread *, bool runs);
 /* Thread-locals of everything that is not replicated, as a new thread would find them. */
 void libgotcha_tcb_refresh(struct libgotcha_tcb *);
 /* Thread-locals of the libset's copies, as they were when the TCB was made. */

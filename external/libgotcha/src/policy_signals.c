@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
-	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE };
+	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, SIGALTSTACK };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -515,6 +515,32 @@ static int signals_sigtimedwait(const sigset_t *set, siginfo_t *info, const stru
 	return result < 0 ? with_errno(-result) : result;
 }
 
+/* ------------------------------------------------------------------ the alternate stack */
+
+/* To the kernel it belongs to the kernel thread, but what a function sets is the function's. */
+static int signals_sigaltstack(const stack_t *stack, stack_t *old) {
+	deferred_enter();
+	stack_t before;
+	long result = raw_syscall(SYS_sigaltstack, (long) stack, (long) &before, 0, 0);
+	if (!result && stack && THIS.is_virtual && !THIS.stack_is_own) {
+		THIS.other_stack = before;
+		THIS.stack_is_own = THIS.stack_in_force = 1;
+	}
+	if (!result && old)
+		*old = before;
+	deferred_leave();
+	return with_errno(-result);
+}
+
+/* A launcher that runs on its own alternate stack keeps it in force: the kernel refuses another. */
+void libgotcha_tcb_exchange_stack(struct libgotcha_thread *state, bool runs) {
+	stack_t before;
+	if (state->stack_in_force == runs || raw_syscall(SYS_sigaltstack, (long) &state->other_stack, (long) &before, 0, 0))
+		return;
+	state->other_stack = before;
+	state->stack_in_force = runs;
+}
+
 /* ------------------------------------------------------------------ sending */
 
 /* To the calling thread. Ordinary signals do not queue: one that is sent while an expiry of ours is pending
@@ -596,5 +622,6 @@ static struct row rows[] = {
 	[RAISE] = { "raise", signals_raise, true },
 	[PTHREAD_KILL] = { "pthread_kill", signals_pthread_kill, true },
 	[PTHREAD_SIGQUEUE] = { "pthread_sigqueue", signals_pthread_sigqueue, true },
+	[SIGALTSTACK] = { "sigaltstack", signals_sigaltstack },
 };
 struct rows gotcha_rows_signals = { rows, lengthof(rows) };

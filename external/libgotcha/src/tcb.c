@@ -269,7 +269,7 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 static void reset_state(struct libgotcha_thread *state) {
 	state->table = state->set->table;
 	state->defer = 1;
-	state->pending = state->mask_changed = 0;
+	state->pending = state->mask_changed = state->stack_is_own = state->stack_in_force = 0;
 	state->handlers = state->sections = 0;
 	state->streams_locked = 0;
 	state->calls_end = state->calls;

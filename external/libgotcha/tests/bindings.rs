@@ -11,7 +11,7 @@ fn bindings_are_current() {
             .blocklist_var("libgotcha_tls")
             .blocklist_file(".*/usr/include/.*")
             .raw_line("#![allow(missing_docs, non_camel_case_types)]")
-            .raw_line("use libc::{sigaction, siginfo_t, sigset_t};")
+            .raw_line("use libc::{sigaction, siginfo_t, sigset_t, stack_t};")
             .use_core()
             .rust_target(bindgen::RustTarget::stable(85, 0).expect("a known version"))
             .rust_edition(bindgen::RustEdition::Edition2024)
