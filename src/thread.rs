@@ -6,6 +6,7 @@ use crate::preempt;
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst, compiler_fence};
@@ -21,6 +22,8 @@ pub(crate) const HELD_SIGNALS: usize = 8;
 pub(crate) struct Thread {
     /// Its own thread pointer.
     pub(crate) thread_pointer: usize,
+    /// Its own stack.
+    stack: Range<usize>,
     /// The innermost function that runs on it; null: none.
     pub(crate) current: AtomicPtr<Task>,
     /// The earliest deadline of `current` and the functions around it.
@@ -77,6 +80,7 @@ impl Thread {
         open.remove(PREEMPTION_SIGNAL);
         let thread = Box::into_raw(Box::new(Thread {
             thread_pointer: libtimetravel::raw::thread_pointer(),
+            stack: own_stack(),
             current: AtomicPtr::new(null_mut()),
             deadline_ns: AtomicU64::new(NEVER),
             mask: AtomicU64::new(open.bits()),
@@ -126,18 +130,8 @@ impl Thread {
     ///
     /// `thread` is this kernel thread.
     pub(crate) unsafe fn holds(thread: *mut Thread, address: usize) -> bool {
-        let (mut bottom, mut size_bytes) = (std::ptr::null_mut(), 0);
-        // SAFETY: on glibc a pthread_t is the thread pointer; the attributes are valid from getattr to destroy.
-        unsafe {
-            let table = gotcha::libgotcha_enter();
-            let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
-            if libc::pthread_getattr_np((*thread).thread_pointer as libc::pthread_t, &mut attributes) == 0 {
-                libc::pthread_attr_getstack(&attributes, &mut bottom, &mut size_bytes);
-                libc::pthread_attr_destroy(&mut attributes);
-            }
-            gotcha::libgotcha_leave(table);
-        }
-        (bottom as usize..bottom as usize + size_bytes).contains(&address)
+        // SAFETY: the caller's promise.
+        unsafe { (*thread).stack.contains(&address) }
     }
 
     /// In the child of a fork, on the kernel thread's own TCB: it has no timer, and another tid.
@@ -156,6 +150,22 @@ impl Thread {
         // SAFETY: set by make(), and changed only in the child of a fork, outside handlers.
         unsafe { (*self.alarm.get()).as_ref().unwrap_unchecked() }
     }
+}
+
+/// The stack of the kernel thread that runs this code. The first thread's, which grows, as far as it may grow.
+///
+/// Asked for when a kernel thread first launches, because asking allocates, and later it may be a handler that asks.
+fn own_stack() -> Range<usize> {
+    let (mut bottom, mut size_bytes) = (null_mut(), 0);
+    // SAFETY: the attributes are valid from getattr to destroy.
+    unsafe {
+        let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) == 0 {
+            libc::pthread_attr_getstack(&attributes, &mut bottom, &mut size_bytes);
+            libc::pthread_attr_destroy(&mut attributes);
+        }
+    }
+    bottom as usize..bottom as usize + size_bytes
 }
 
 /// A kernel thread ends: its timer goes; functions that it has launched live on.

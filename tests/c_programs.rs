@@ -347,9 +347,13 @@ fn as_many_as_the_system_grants() {
 #[test]
 fn more_with_a_tunable() {
     in_each_variant("limit.c", |what, program| {
+        let output = start(program, &["11".as_ref()], &[("LIBGOTCHA_LOADER", "dlmopen")]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("nns=16"), "{}", describe(what, &output));
         let environment = [("GLIBC_TUNABLES", "glibc.rtld.nns=16"), ("LIBGOTCHA_LOADER", "dlmopen")];
         let output = start(program, &["15".as_ref()], &environment);
         assert!(output.status.success(), "{}", describe(what, &output));
+        // What is set is not recommended.
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("nns=16"), "{}", describe(what, &output));
     });
 }
 

@@ -17,11 +17,28 @@ const PROGRAM: &str = r#"
 #include <stdio.h>
 #include <dirent.h>
 #include <syslog.h>
+#include <error.h>
+#include <stdarg.h>
+#include <time.h>
 
 void use_them(void);
 static int closed, sought;
 void closelog(void) { closed++; }                                       /* has a row */
 void seekdir(DIR *folder, long to) { (void) folder; sought += to; }     /* has none */
+
+/* What the library needs for its own work it takes from the C library. */
+int clock_gettime(clockid_t clock, struct timespec *now) { (void) clock; *now = (struct timespec) { 0 }; return 0; }
+int vasprintf(char **text, const char *format, va_list list) { (void) format; (void) list; *text = NULL; return -1; }
+
+static void spin(void *argument) {
+	(void) argument;
+	for (;;)
+		;
+}
+
+static void report(void *argument) {
+	error(0, 0, "number %d", *(int *) argument);
+}
 
 static void inside(void *argument) {
 	(void) argument;
@@ -31,7 +48,12 @@ static void inside(void *argument) {
 int main(void) {
 	use_them();
 	linger_t linger = launch(inside, UINT64_MAX, NULL);
-	printf("error %d, closed %d, sought %d", linger.error, closed, sought);
+	printf("error %d, closed %d, sought %d\n", linger.error, closed, sought);
+	fflush(stdout);
+	int number = 7;
+	linger = launch(report, UINT64_MAX, &number);
+	linger = launch(spin, 2000, NULL);
+	printf("complete %d", linger.is_complete);
 	return 0;
 }
 "#;
@@ -58,5 +80,6 @@ fn are_used_inside_too() {
     );
     let paths = std::env::join_paths([folder.path(), &library]).expect("paths without colons");
     let output = c::run(Command::new(file("main")).env("LD_LIBRARY_PATH", paths));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "error 0, closed 2, sought 14");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "error 0, closed 2, sought 14\ncomplete 0");
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with(": number 7\n"), "{:?}", output.stderr);
 }

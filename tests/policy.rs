@@ -66,7 +66,7 @@ const NOT_SHOWN: [(&str, &str); 18] = [
     (
         "these treat the calling thread apart, by pthread_self(), or need no more than an instant of base",
         "pthread_setname_np pthread_getname_np pthread_getcpuclockid pthread_kill pthread_key_create tss_create \
-         _Fork sigwait",
+         sigwait",
     ),
     (
         "the kernel restarts these because the handler has SA_RESTART",
@@ -78,7 +78,7 @@ const NOT_SHOWN: [(&str, &str); 18] = [
          name server, or a message queue's notification",
         "getaddrinfo_a gai_error gai_cancel gai_suspend mq_notify",
     ),
-    ("used by other rows only; calls go where they would go without a row", "clock_gettime getsockopt"),
+    ("used by other rows only; calls go where they would go without a row", "clock_gettime getsockopt setsockopt"),
 ];
 
 struct Built {

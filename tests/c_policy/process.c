@@ -12,6 +12,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <syslog.h>
 
 /* ------------------------------------------------------------------ environment */
@@ -228,8 +229,27 @@ static void fork_without_handlers(void *unused) {
 	int status;
 	REQUIRE(waitpid(child, &status, 0) == child && status == 0, status);
 }
+/* Its child knows that it is another process: the preemption signal stays the library's. */
+static void ignore_number(int signal) {
+	(void) signal;
+	_exit(8);
+}
+static void spin_for_ever(void *unused) {
+	(void) unused;
+	for (;;)
+		;
+}
 static void check__Fork(void) {
 	inside(fork_without_handlers, NULL);
+	pid_t child = _Fork();
+	REQUIRE(child >= 0);
+	if (!child) {
+		signal(SIGALRM, ignore_number);
+		linger_t linger = linger_launch(spin_for_ever, 3000, NULL);
+		_exit(!linger.is_complete && !linger.error ? 0 : 9);
+	}
+	int status;
+	REQUIRE(waitpid(child, &status, 0) == child && status == 0, status);
 }
 static void become_daemon(void *unused) {
 	(void) unused;
@@ -326,6 +346,8 @@ static jmp_buf target;
 #define JUMPS(name) \
 	static void jump_by_##name(void *unused) { \
 		(void) unused; \
+		/* it is known by then where the thread's stack is: to ask takes a descriptor, and memory */ \
+		REQUIRE(!setrlimit(RLIMIT_NOFILE, &(struct rlimit) { 0, 0 })); \
 		name(target, 1); \
 	} \
 	static void child_##name(void) { \

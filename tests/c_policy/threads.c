@@ -189,6 +189,7 @@ static void check_concurrency(void) {
  * way round. The descriptor is an empty pipe's, so that requests stay where they are. */
 static struct aiocb blocked, request, *request_list[] = { &request };
 static char byte;
+static int waited_pipe[2];
 static int request_file(void) {
 	static int ends[2];
 	if (!ends[0])
@@ -216,6 +217,39 @@ REQUESTS(aio_read, LIO_READ, aio_read(&request))
 REQUESTS(aio_write, LIO_WRITE, aio_write(&request))
 REQUESTS(aio_fsync, LIO_NOP, aio_fsync(O_SYNC, &request))
 REQUESTS(lio_listio, LIO_READ, lio_listio(LIO_NOWAIT, request_list, 1, NULL))
+/* Waits that a preemption does not end, and that do not put one off; inside and outside. */
+static int written;
+static void write_later(void) {
+	if (preemptions == 20)
+		written = write(waited_pipe[1], "x", 1) == 1;
+}
+static void list_and_wait(void *unused) {
+	(void) unused;
+	request = (struct aiocb) { .aio_fildes = waited_pipe[0], .aio_buf = &byte, .aio_nbytes = 1, .aio_lio_opcode = LIO_READ };
+	byte = 0;
+	REQUIRE(!lio_listio(LIO_WAIT, request_list, 1, NULL), errno);
+	REQUIRE(byte == 'x' && aio_return(&request) == 1);
+	struct aiocb bad = { .aio_fildes = -1, .aio_lio_opcode = LIO_READ }, *list[] = { &bad, NULL };
+	REQUIRE(lio_listio(LIO_WAIT, list, 2, NULL) == -1 && errno == EIO, errno);
+}
+static void *write_from_thread(void *unused) {
+	usleep(20000);
+	REQUIRE(write(waited_pipe[1], "x", 1) == 1);
+	return unused;
+}
+static void check_lio_wait(void) {
+	REQUIRE(!pipe(waited_pipe));
+	if (sliced) {
+		inside_with(list_and_wait, NULL, write_later);
+		REQUIRE(written);
+	}
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, write_from_thread, NULL));
+	/* its expiry comes later, when there is nothing to time */
+	REQUIRE(linger_launch(nothing, 5000, NULL).is_complete);
+	list_and_wait(NULL);
+	REQUIRE(!pthread_join(thread, NULL));
+}
 static void cancel_request(void *unused) {
 	(void) unused;
 	int state = aio_cancel(request_file(), &request);
@@ -398,16 +432,34 @@ static void check_tss_delete(void) {
 /* What a libset's code has made is undone with it: there are 1024 keys. */
 static void make_key_for_ever(void *unused) {
 	(void) unused;
-	REQUIRE(!constructed_make_key());
+	for (int i = 0; i < 200; i++)
+		REQUIRE(!constructed_make_key());
 	for (;;)
 		;
 }
 static void check_undo(void) {
-	for (int i = 0; i < 2000; i++) {
-		linger_t linger = linger_launch(make_key_for_ever, 30, NULL);
+	for (int i = 0; i < 200; i++) {
+		linger_t linger = linger_launch(make_key_for_ever, 200, NULL);
 		REQUIRE(!linger.error, linger.error);
 		linger_cancel(&linger);
 	}
+}
+
+/* What it has deleted may be somebody else's. */
+static void make_and_delete(void *unused) {
+	(void) unused;
+	pthread_key_t next;
+	REQUIRE(!pthread_key_create(&next, NULL) && !pthread_key_delete(next));
+	REQUIRE(!constructed_make_key() && !pthread_key_delete(next));
+	linger_pause();
+}
+static void check_deleted(void) {
+	linger_t linger = linger_launch(make_and_delete, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded);
+	make_keys();
+	linger_cancel(&linger);
+	for (int i = 0; i < 8; i++)
+		REQUIRE(!pthread_setspecific(outside_keys[i], &destroyed), i);
 }
 
 int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
@@ -435,6 +487,7 @@ const struct check checks[] = {
 	{ "aio_write", "aio_write", check_aio_write },
 	{ "aio_fsync", "aio_fsync", check_aio_fsync },
 	{ "lio_listio", "lio_listio", check_lio_listio },
+	{ "lio_wait", "-", check_lio_wait },
 	{ "aio_cancel", "aio_cancel", check_aio_cancel },
 	{ "timer_create", "timer_create", check_timer_create },
 	{ "timer_delete", "timer_delete", check_timer_delete },
@@ -466,6 +519,7 @@ const struct check checks[] = {
 	{ "key_delete", "pthread_key_delete", check_key_delete },
 	{ "tss_delete", "tss_delete", check_tss_delete },
 	{ "undo", "-", check_undo },
+	{ "deleted", "-", check_deleted },
 	{ "thread_atexit", "__cxa_thread_atexit_impl", check_thread_atexit },
 	{ NULL, NULL, NULL },
 };

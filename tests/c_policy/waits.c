@@ -162,6 +162,27 @@ static int connecting(void) {
 }
 SLEEPS(connect, int s = connecting(); int r = connect(s, (struct sockaddr *) &address, sizeof(sa_family_t) + 6); REQUIRE(r == -1 && (errno == EAGAIN || errno == EINPROGRESS), errno); close(s))
 
+/* Interrupted late, it waits for the rest of the timeout only. */
+enum { LONG_US = 1000000 };
+static void connect_for_long(void *slept_us) {
+	int waiting = connecting();
+	struct timeval timeout = { LONG_US / 1000000, LONG_US % 1000000 }, after;
+	REQUIRE(!setsockopt(waiting, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout));
+	uint64_t start = now_us();
+	REQUIRE(connect(waiting, (struct sockaddr *) &address, sizeof(sa_family_t) + 6) == -1 && errno == EAGAIN, errno);
+	*(uint64_t *) slept_us = now_us() - start;
+	socklen_t length = sizeof after;
+	REQUIRE(!getsockopt(waiting, SOL_SOCKET, SO_SNDTIMEO, &after, &length));
+	REQUIRE(after.tv_sec == timeout.tv_sec && after.tv_usec == timeout.tv_usec);
+}
+static void check_late_interruption(void) {
+	uint64_t slept_us = 0;
+	linger_t linger = linger_launch(connect_for_long, LONG_US * 9 / 10, &slept_us);
+	REQUIRE(!linger.is_complete && !linger.error, linger.error);
+	linger_resume(&linger, UINT64_MAX);
+	REQUIRE(linger.is_complete && slept_us >= LONG_US - 1000 && slept_us < LONG_US * 18 / 10, slept_us);
+}
+
 /* ------------------------------------------------------------------ waits for events */
 
 static int event_us = WAIT_US;
@@ -301,7 +322,7 @@ const struct check checks[] = {
 	SAME(__ppoll_chk), SAME(select), SAME(pselect), SAME(epoll_wait), SAME(epoll_pwait), SAME(epoll_pwait2), SAME(sem_timedwait),
 	SAME(sem_clockwait), SAME(semtimedop), SAME(recv), SAME(__recv_chk), SAME(recvfrom), SAME(__recvfrom_chk), SAME(recvmsg),
 	SAME(recvmmsg), SAME(read), SAME(__read_chk), SAME(readv), SAME(send), SAME(sendto), SAME(sendmsg), SAME(sendmmsg), SAME(write),
-	SAME(writev), SAME(accept), SAME(accept4), SAME(connect), SAME(sem_wait), SAME(semop), SAME(msgrcv), SAME(msgsnd),
+	SAME(writev), SAME(accept), SAME(accept4), SAME(connect), { "late_interruption", "connect", check_late_interruption }, SAME(sem_wait), SAME(semop), SAME(msgrcv), SAME(msgsnd),
 	{ "mq_receive", "mq_receive", check_queue_mq_receive }, { "mq_timedreceive", "mq_timedreceive", check_queue_mq_timedreceive },
 	{ "mq_send", "mq_send", check_queue_mq_send }, { "mq_timedsend", "mq_timedsend", check_queue_mq_timedsend },
 	SAME(aio_suspend), { "pause", "pause", check_pause_handled }, { "long_write", "write", check_long_write },

@@ -124,7 +124,7 @@ void libgotcha_run_hook(void);
 /* A bracket for the control library's own code: see shared_enter() in internal.h. */
 void **libgotcha_enter(void);
 void libgotcha_leave(void **table);
-/* Base's definition of a function, past interception. */
+/* The C library's definition of a function, past interception and whatever the program defines. */
 void *libgotcha_base(const char *name);
 /* pause(2) as the program's own calls find it: the control library's signals do not end it. Before
  * libgotcha_init() too. */

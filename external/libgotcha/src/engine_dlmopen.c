@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -198,6 +199,13 @@ static int descriptor_path(int file, char *path, size_t size) {
 	return 0;
 }
 
+/* Has the process been started with as many as there can be? What ld.so has made of it cannot be asked for. */
+static bool has_most_namespaces(void) {
+	const char *tunables = getauxval(AT_SECURE) ? NULL : getenv("GLIBC_TUNABLES");
+	const char *setting = tunables ? strstr(tunables, "glibc.rtld.nns=") : NULL;
+	return setting && strtol(strchr(setting, '=') + 1, NULL, 0) >= DL_NNS;
+}
+
 /* Returns NULL with the cause recorded. */
 static struct link_map *open_stub(struct libset *set, int *error) {
 	/* open for the moment only: the program may close descriptors that are not its own */
@@ -219,8 +227,8 @@ static struct link_map *open_stub(struct libset *set, int *error) {
 		stub->l_name = (char *) "libgotcha-stub";
 	/* ld.so has no error codes; these are its two ways to say that there is no more room */
 	if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
-		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use "
-			"(GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15): %s", gotcha_libsets_len(), cause);
+		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use%s: %s", gotcha_libsets_len(),
+			has_most_namespaces() ? "" : " (GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15)", cause);
 	} else if (!stub) {
 		*error = gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
 	} else if (dlinfo(stub, RTLD_DI_LMID, &set->namespace)) {

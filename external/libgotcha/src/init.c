@@ -130,7 +130,7 @@ bool libgotcha_is_shared_code(uintptr_t pc) {
 }
 
 void *libgotcha_base(const char *name) {
-	return gotcha_base_symbol(name);
+	return gotcha_libc_symbol(name);
 }
 
 /* ------------------------------------------------------------------ one runtime per process */

@@ -23,6 +23,7 @@
 #include "control.h"
 #include "libgotcha.h"
 
+#include <aio.h>
 #include <elf.h>
 #include <link.h>
 #include <pthread.h>
@@ -120,8 +121,10 @@ const char *gotcha_reference_version(const struct object *, size_t symbol);
 /* The address that a definition stands for; runs the resolver of an ifunc. */
 void *gotcha_definition_address(const struct object *, const Elf64_Sym *);
 bool gotcha_is_function(const Elf64_Sym *);
-/* Address of the definition of `name` in the base namespace's global scope, or NULL. */
+/* Address of the definition of `name` in the base namespace's global scope, or NULL: it may be the program's own. */
 void *gotcha_base_symbol(const char *name);
+/* The C library's or ld.so's own function, whatever the program defines. */
+void *gotcha_libc_symbol(const char *name);
 
 /* ------------------------------------------------------------------ libsets (libset.c) */
 
@@ -169,8 +172,7 @@ struct libset {
 	struct exit_registration *_Atomic exit_registrations;   /* made by its code since it was pristine */
 	_Atomic int live_threads;       /* started by its code and not finished */
 	bool has_function;              /* one that has been prepared and has not returned */
-	pthread_key_t keys[64];         /* made by its code since it was pristine */
-	size_t keys_len;
+	_Atomic uint64_t keys[16];      /* bit by bit: made by its code since it was pristine, and not deleted */
 };
 
 extern void *gotcha_starting_table[MAX_SLOTS];
@@ -322,6 +324,7 @@ void gotcha_set_defer(uint32_t);
 bool gotcha_inherited_mask_enter(void);
 void gotcha_inherited_mask_leave(bool entered);
 int gotcha_threads_init(void);
+int gotcha_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout);
 /* For waits of base that cannot be given up halfway: sleeps preemptibly, longer each time. */
 void gotcha_nap(long *duration_ns);
 bool gotcha_has_passed(clockid_t, const struct timespec *deadline);

@@ -227,8 +227,9 @@ static void roll_back(struct libset *set) {
 	roll_back_init_heap(set);
 	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
 		free(next);
-	while (set->keys_len)
-		pthread_key_delete(set->keys[--set->keys_len]);
+	for (size_t i = 0; i < lengthof(set->keys); i++)
+		for (uint64_t keys = atomic_exchange(&set->keys[i], 0); keys; keys &= keys - 1)
+			pthread_key_delete(64 * i + __builtin_ctzll(keys));
 }
 
 /* ------------------------------------------------------------------ creation */
@@ -497,7 +498,7 @@ void libgotcha_group_free(libgotcha_group_t group) {
 }
 
 static void load_and_set_locale(struct libset *set, void *name) {
-	char *(*own_setlocale)(int, const char *) = libc_copy(set, gotcha_base_symbol("setlocale"));
+	char *(*own_setlocale)(int, const char *) = libc_copy(set, gotcha_libc_symbol("setlocale"));
 	gotcha_locale_load(set);
 	own_setlocale(LC_ALL, name);
 }
@@ -509,7 +510,7 @@ static void copy_locale(struct libset *set) {
 	unsigned generation = gotcha_locale_generation;
 	struct locale_request *requests = set->locale_requests;
 	int saved_errno = errno;
-	char *(*base_setlocale)(int, const char *) = gotcha_base_symbol("setlocale");
+	char *(*base_setlocale)(int, const char *) = gotcha_libc_symbol("setlocale");
 	const char *locale = base_setlocale(LC_ALL, NULL);
 	char *name = locale ? strdup(locale) : NULL;
 	if (!name)

@@ -31,6 +31,10 @@ static void *find_base(const struct rows *table, const char *name) {
 	return symbol ? gotcha_definition_address(home, symbol) : NULL;
 }
 
+void *gotcha_libc_symbol(const char *name) {
+	return find_base(NULL, name);
+}
+
 #ifdef GOTCHA_TESTING
 /* Only in a library that is built for its own tests: LIBGOTCHA_TEST_OFF=name,name switches rows off,
  * all names of those functions at once; "?" writes the names of all rows to standard error. A row

@@ -173,7 +173,7 @@ static int heap_malloc_info(int options, FILE *stream) {
 	int result = report ? BASE(MALLOC_INFO, int(int, FILE *))(options, report) : -1;
 	if (report && fclose(report))
 		result = -1;
-	const struct row *writing = gotcha_policy_find(gotcha_base_symbol("fwrite"));
+	const struct row *writing = gotcha_policy_find(gotcha_libc_symbol("fwrite"));
 	if (!result && writing)
 		((forwarded *) writing->wrapper)((long) text, 1, length, (long) stream, 0, 0);
 	gotcha_base_free(text);

@@ -102,6 +102,21 @@ static pid_t process_fork(void) {
 	return child;
 }
 
+/* Runs no handlers, so that it may be called where locks are held, and its child may do little: but what is
+ * known about the process and its timers is made true. */
+static pid_t process_fork_without_handlers(void) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	pid_t child = ((pid_t (*)(void)) rows[INDEX__Fork].base)();
+	if (!child) {
+		gotcha_signals_forked();
+		if (gotcha_callbacks.forked)
+			gotcha_callbacks.forked();
+	}
+	gotcha_hosted_leave(&guard);
+	return child;
+}
+
 /* Across exec an ignored signal stays ignored: the preemption signal's handler hides whether the
  * program ignores it, so that is made true for the call.
  *
@@ -186,7 +201,7 @@ static struct row rows[] = {
 	[INDEX___cxa_atexit] = { "__cxa_atexit", process_cxa_atexit },
 	[INDEX_on_exit] = { "on_exit", process_on_exit },
 	[INDEX_fork] = { "fork", process_fork },
-	[INDEX__Fork] = { "_Fork", process_fork },
+	[INDEX__Fork] = { "_Fork", process_fork_without_handlers, true },
 	[INDEX_execve] = { "execve", process_execve, true },
 	[INDEX_execv] = { "execv", process_execv, true },
 	[INDEX_execvp] = { "execvp", process_execvp, true },

@@ -417,7 +417,7 @@ void gotcha_streams_release_locks(void) {
 static void wrap_herror(const char *message) {
 	struct visit visit;
 	visit_enter(&visit, vtable_of(stderr));
-	forwarded *location = gotcha_base_symbol("__h_errno_location");
+	forwarded *location = gotcha_libc_symbol("__h_errno_location");
 	int *own = (int *) definition(visit.caller, location)(0, 0, 0, 0, 0, 0);
 	*(int *) definition(visit.home, location)(0, 0, 0, 0, 0, 0) = *own;
 	definition(visit.home, BASE(herror))((long) message, 0, 0, 0, 0, 0);
@@ -429,7 +429,7 @@ static void wrap_herror(const char *message) {
 static noreturn void exit_process(int status) {
 	struct shared_guard guard;
 	shared_enter(&guard);
-	void *target = gotcha_base_symbol("exit");
+	void *target = gotcha_libc_symbol("exit");
 	const struct row *row = gotcha_policy_find(target);
 	shared_leave(&guard);
 	if (row && row->wrapper)
@@ -461,7 +461,7 @@ static noreturn void wrap_errx(long status, long format, ...) {
 static void report_error(int status, int number, const char *file, unsigned line, const char *format, va_list list) {
 	struct visit visit;
 	visit_enter(&visit, vtable_of(stderr));
-	int (*base_vasprintf)(char **, const char *, va_list) = gotcha_base_symbol("vasprintf");
+	int (*base_vasprintf)(char **, const char *, va_list) = gotcha_libc_symbol("vasprintf");
 	char *message;
 	if (base_vasprintf(&message, format, list) < 0)
 		message = NULL;

@@ -6,6 +6,7 @@
 #include <aio.h>
 #include <errno.h>
 #include <limits.h>
+#include <netdb.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -14,13 +15,12 @@
 #define HOSTED_FUNCTIONS(X) \
 	X(pthread_tryjoin_np) X(pthread_detach) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
 	X(thrd_detach) \
-	AIO_FUNCTIONS(X) X(timer_create) X(timer_delete) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel) \
-	X(gai_suspend)
+	AIO_FUNCTIONS(X) X(timer_create) X(timer_delete) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel)
 /* The C library works on these with threads that it starts and keeps, and counts: they belong to base, which
  * outlives a roll back. */
 #define AIO_FUNCTIONS(X) \
 	X(aio_read) X(aio_read64) X(aio_write) X(aio_write64) X(aio_fsync) X(aio_fsync64) X(aio_error) X(aio_error64) \
-	X(aio_return) X(aio_return64) X(aio_cancel) X(aio_cancel64) X(lio_listio) X(lio_listio64)
+	X(aio_return) X(aio_return64) X(aio_cancel) X(aio_cancel64)
 /* base's own function, as it is: it works on the calling TCB alone, for an instant */
 #define PLAIN_FUNCTIONS(X) X(pthread_getspecific) X(pthread_setspecific) X(tss_get) X(tss_set)
 /* these hand the TCB's tid to the kernel, which knows only kernel threads' */
@@ -35,7 +35,7 @@ enum {
 #undef X
 	INDEX_pthread_create, INDEX_thrd_create, INDEX_pthread_exit, INDEX_pthread_cancel, INDEX_pthread_key_create, INDEX_tss_create,
 	INDEX_pthread_key_delete, INDEX_tss_delete, INDEX_thread_atexit, INDEX_thrd_exit, INDEX_pthread_join,
-	INDEX_pthread_timedjoin_np, INDEX_pthread_clockjoin_np, INDEX_thrd_join, INDEX_aio_suspend, INDEX_aio_suspend64,
+	INDEX_pthread_timedjoin_np, INDEX_pthread_clockjoin_np, INDEX_thrd_join, INDEX_lio_listio, INDEX_lio_listio64, INDEX_gai_suspend,
 };
 static struct row rows[];
 
@@ -44,8 +44,6 @@ int (*gotcha_base_thread_atexit)(void (*)(void *), void *, void *);
 #define X(name) FORWARD_HOSTED(name, rows[INDEX_##name].base)
 HOSTED_FUNCTIONS(X)
 X(pthread_cancel)
-X(pthread_key_delete)
-X(tss_delete)
 #undef X
 
 /* Preemption deferred, the virtual TCB carries the kernel thread's tid for the length of the call. */
@@ -230,36 +228,120 @@ static int threads_thrd_join(pthread_t thread, int *result) {
 	return error ? 2 /* thrd_error */ : 0;
 }
 
+/* A wait for base's helper threads. */
+struct patience {
+	uint64_t program_signals;
+	bool is_limited;
+	struct timespec deadline;
+	long nap_ns;
+};
+
+static void patience_begin(struct patience *patience, const struct timespec *timeout) {
+	*patience = (struct patience) { .program_signals = THIS.program_signals, .is_limited = timeout };
+	if (!timeout)
+		return;
+	struct shared_guard guard;
+	shared_enter(&guard);
+	clock_gettime(CLOCK_MONOTONIC, &patience->deadline);
+	shared_leave(&guard);
+	patience->deadline.tv_nsec += timeout->tv_nsec;
+	patience->deadline.tv_sec += timeout->tv_sec + patience->deadline.tv_nsec / 1000000000;
+	patience->deadline.tv_nsec %= 1000000000;
+}
+
+/* Sleeps for a while. EINTR, EAGAIN: the wait is over. */
+static int patience_nap(struct patience *patience) {
+	if (THIS.program_signals != patience->program_signals)
+		return EINTR;
+	if (patience->is_limited && gotcha_has_passed(CLOCK_MONOTONIC, &patience->deadline))
+		return EAGAIN;
+	gotcha_nap(&patience->nap_ns);
+	return 0;
+}
+
+static int fail(int error) {
+	if (!error)
+		return 0;
+	*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
+	return -1;
+}
+
+static int request_state(const struct aiocb *request) {
+	return ((int (*)(const struct aiocb *)) rows[INDEX_aio_error].base)(request);
+}
+
 static bool is_one_done(const struct aiocb *const list[], int length) {
 	bool is_waiting = false;
 	for (int i = 0; i < length; i++) {
 		if (!list[i])
 			continue;
 		is_waiting = true;
-		if (((int (*)(const struct aiocb *)) rows[INDEX_aio_error].base)(list[i]) != EINPROGRESS)
+		if (request_state(list[i]) != EINPROGRESS)
 			return true;
 	}
 	return !is_waiting;
 }
 
-static int threads_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout) {
-	uint64_t program_signals = THIS.program_signals;
-	struct timespec deadline;
-	struct shared_guard guard;
-	shared_enter(&guard);
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	shared_leave(&guard);
-	if (timeout) {
-		deadline.tv_nsec += timeout->tv_nsec;
-		deadline.tv_sec += timeout->tv_sec + deadline.tv_nsec / 1000000000;
-		deadline.tv_nsec %= 1000000000;
-	}
+int gotcha_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout) {
+	struct patience patience;
+	patience_begin(&patience, timeout);
 	int error = 0;
-	for (long duration_ns = 0; !error && !is_one_done(list, length); gotcha_nap(&duration_ns))
-		error = THIS.program_signals != program_signals ? EINTR : timeout && gotcha_has_passed(CLOCK_MONOTONIC, &deadline) ? EAGAIN : 0;
-	if (error)
-		*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
-	return error ? -1 : 0;
+	while (!error && !is_one_done(list, length))
+		error = patience_nap(&patience);
+	return fail(error);
+}
+
+/* Is it done? If so, and it failed, says so. */
+static bool are_all_done(struct aiocb *const list[], int length, int *error) {
+	for (int i = 0; i < length; i++) {
+		if (!list[i] || list[i]->aio_lio_opcode == LIO_NOP)
+			continue;
+		int state = request_state(list[i]);
+		if (state == EINPROGRESS)
+			return false;
+		if (state)
+			*error = EIO;
+	}
+	return true;
+}
+
+static int threads_lio_listio(int mode, struct aiocb *const list[], int length, struct sigevent *event) {
+	forwarded *base = rows[INDEX_lio_listio].base;
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	long result = base(mode == LIO_WAIT ? LIO_NOWAIT : mode, (long) list, length, mode == LIO_WAIT ? 0 : (long) event, 0, 0);
+	int error = result ? *gotcha_base_errno() : 0;
+	gotcha_hosted_leave(&guard);
+	/* refused as a whole, or nothing to wait for */
+	if (mode != LIO_WAIT || error == EINVAL)
+		return result;
+	struct patience patience;
+	patience_begin(&patience, NULL);
+	while (!are_all_done(list, length, &error)) {
+		int interrupted = patience_nap(&patience);
+		if (interrupted)
+			return fail(interrupted);
+	}
+	return fail(error);
+}
+
+static int threads_gai_suspend(const struct gaicb *const list[], int length, const struct timespec *timeout) {
+	int (*state_of)(const struct gaicb *) = (int (*)(const struct gaicb *)) rows[INDEX_gai_error].base;
+	struct patience patience;
+	patience_begin(&patience, timeout);
+	for (;;) {
+		bool is_waiting = false;
+		for (int i = 0; i < length; i++) {
+			if (list[i] && state_of(list[i]) != EAI_INPROGRESS)
+				return 0;
+			is_waiting |= list[i] != NULL;
+		}
+		if (!is_waiting)
+			return EAI_ALLDONE;
+		int error = patience_nap(&patience);
+		if (error)
+			return error == EINTR ? EAI_INTR : EAI_AGAIN;
+	}
 }
 
 /* ------------------------------------------------------------------ keys */
@@ -272,16 +354,32 @@ static int threads_key_create(pthread_key_t *key, void (*destructor)(void *)) {
 	shared_enter(&guard);
 	int error = ((int (*)(pthread_key_t *, void (*)(void *))) rows[INDEX_pthread_key_create].base)(key, destructor);
 	struct libset *set = THIS.set;
-	if (!error && !gotcha_is_loading() && gotcha_is_copy(set, caller) && set->keys_len < lengthof(set->keys))
-		set->keys[set->keys_len++] = *key;
+	if (!error && !gotcha_is_loading() && gotcha_is_copy(set, caller))
+		set->keys[*key / 64] |= 1ull << *key % 64;
 	shared_leave(&guard);
 	return error;
 }
 
+/* The key may be somebody else's from then on. */
+static int threads_key_delete(pthread_key_t key) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	if (THIS.set && key < PTHREAD_KEYS_MAX)
+		THIS.set->keys[key / 64] &= ~(1ull << key % 64);
+	int error = ((int (*)(pthread_key_t)) rows[INDEX_pthread_key_delete].base)(key);
+	shared_leave(&guard);
+	return error;
+}
+static void threads_tss_delete(pthread_key_t key) {
+	threads_key_delete(key);
+}
+
 int gotcha_threads_init(void) {
 	gotcha_base_thread_atexit = rows[INDEX_thread_atexit].base;
-	const struct row *sleeping = gotcha_policy_find(gotcha_base_symbol("clock_nanosleep"));
-	*(void **) &sleep_for = sleeping ? sleeping->wrapper : gotcha_base_symbol("clock_nanosleep");
+	void *base_sleep = gotcha_libc_symbol("clock_nanosleep");
+	const struct row *sleeping = gotcha_policy_find(base_sleep);
+	*(void **) &sleep_for = sleeping ? sleeping->wrapper : base_sleep;
+	_Static_assert(PTHREAD_KEYS_MAX <= 8 * sizeof ((struct libset *) NULL)->keys, "a bit for each key");
 	int error = pthread_key_create(&thread_key, thread_gone);
 	if (!error)
 		error = pthread_atfork(NULL, NULL, threads_forked);
@@ -304,15 +402,17 @@ static struct row rows[] = {
 	[INDEX_pthread_cancel] = { "pthread_cancel", threads_cancel, true },
 	[INDEX_pthread_key_create] = { "pthread_key_create", threads_key_create },
 	[INDEX_tss_create] = { "tss_create", threads_key_create },
-	[INDEX_pthread_key_delete] = { "pthread_key_delete", hosted_pthread_key_delete },
-	[INDEX_tss_delete] = { "tss_delete", hosted_tss_delete },
+	[INDEX_pthread_key_delete] = { "pthread_key_delete", threads_key_delete },
+	[INDEX_tss_delete] = { "tss_delete", threads_tss_delete },
 	[INDEX_thrd_exit] = { "thrd_exit", threads_thrd_exit },
 	[INDEX_pthread_join] = { "pthread_join", threads_join },
 	[INDEX_pthread_timedjoin_np] = { "pthread_timedjoin_np", threads_timedjoin },
 	[INDEX_pthread_clockjoin_np] = { "pthread_clockjoin_np", threads_clockjoin },
+	/* these wait in base too: called again after an interruption of ours, the first would repeat its requests */
+	[INDEX_lio_listio] = { "lio_listio", threads_lio_listio, true },
+	[INDEX_lio_listio64] = { "lio_listio64", threads_lio_listio, true },
+	[INDEX_gai_suspend] = { "gai_suspend", threads_gai_suspend, true },
 	[INDEX_thrd_join] = { "thrd_join", threads_thrd_join },
-	[INDEX_aio_suspend] = { "aio_suspend", threads_aio_suspend },
-	[INDEX_aio_suspend64] = { "aio_suspend64", threads_aio_suspend },
 	[INDEX_thread_atexit] = { "__cxa_thread_atexit_impl", gotcha_thread_atexit },
 };
 struct rows gotcha_rows_threads = { rows, lengthof(rows) };

@@ -71,7 +71,7 @@
 	X(write) X(send) X(__recvfrom_chk)
 
 /* What the wrappers themselves need.  Calls of these go where they would go without a row. */
-#define HELPERS(X) X(clock_gettime) X(getsockopt)
+#define HELPERS(X) X(clock_gettime) X(getsockopt) X(setsockopt)
 
 enum {
 #define X(name, ...) ROW_##name,
@@ -398,7 +398,10 @@ static long wrap_semtimedop(long set, long operations, long length, const struct
 	return result;
 }
 
+/* Base's threads do the work, and base's lock is held while they are waited for. */
 static int wrap_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout) {
+	if (in_libset())
+		return gotcha_aio_suspend(list, length, timeout);
 	struct wait wait;
 	wait_begin(&wait, timeout);
 	int result;
@@ -438,18 +441,35 @@ static int await_socket(int row, int socket, int option, short event, int64_t be
 	return fail(row == ROW_connect ? EINPROGRESS : EAGAIN);
 }
 
+/* A local socket's connect() waits for room in the listener's queue, which poll() does not: called again, it is to
+ * wait for what is left of the socket's timeout. */
+static bool shorten_timeout(int socket, int option, int64_t begin_ns, struct timeval *whole) {
+	socklen_t length = sizeof *whole;
+	int64_t timeout_ns = socket_timeout_ns(socket, option);
+	if (!timeout_ns || CALL(getsockopt, socket, SOL_SOCKET, option, whole, &length))
+		return false;
+	int64_t left_us = left_ns(add_ns(begin_ns, timeout_ns)) / NS_PER_US + 1;
+	struct timeval left = { left_us / 1000000, left_us % 1000000 };
+	return !CALL(setsockopt, socket, SOL_SOCKET, option, &left, sizeof left);
+}
+
 /* `begin_ns` 0: at the first interruption. */
 static long on_socket(int row, int option, short event, int64_t begin_ns, SIX_PARAMETERS) {
 	struct wait wait;
 	wait_begin(&wait, NULL);
-	for (;;) {
+	struct timeval whole;
+	for (bool is_shortened = false;; ) {
 		long result = ((forwarded *) definition(row))(SIX_ARGUMENTS);
-		if (!again(&wait, result))
+		bool is_over = !again(&wait, result);
+		if (is_shortened)
+			CALL(setsockopt, a, SOL_SOCKET, option, &whole, sizeof whole);
+		if (is_over)
 			return result;
 		if (!begin_ns)
 			begin_ns = now_ns();
 		if (await_socket(row, a, option, event, begin_ns))
 			return -1;
+		is_shortened = row == ROW_connect && shorten_timeout(a, option, begin_ns, &whole);
 	}
 }
 
