@@ -44,6 +44,7 @@ pub(crate) fn set_callbacks() {
         signal: Some(on_signal),
         take_own_signal: Some(take_own_signal),
         postpone: Some(postpone),
+        expiries_lost: Some(thread::wake_all),
         fault: Some(report_overflow),
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.

@@ -6,10 +6,15 @@ use crate::preempt;
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
+use std::ffi::c_int;
 use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::SeqCst, compiler_fence};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    compiler_fence,
+};
 
 /// The signal that preempts.
 pub(crate) const PREEMPTION_SIGNAL: Signal = Signal::ALRM;
@@ -102,6 +107,7 @@ impl Thread {
             (*state).signal_blocked = mask.contains(PREEMPTION_SIGNAL).into();
             (&raw mut (*state).owner).write_volatile(thread.cast());
         }
+        enlist(libsignal::gettid(), cookie(thread));
         // The kernel's mask stays open for the preemption signal from here on; that the program has
         // blocked it is remembered, and what arrives is held.
         libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
@@ -143,6 +149,7 @@ impl Thread {
         // SAFETY: the caller's promise; set by make().
         let alarm = unsafe { (*(*thread).alarm.get()).as_mut().unwrap_unchecked() };
         alarm.renew(PREEMPTION_SIGNAL, libsignal::gettid(), cookie(thread));
+        relist(libsignal::gettid(), cookie(thread));
     }
 
     #[inline]
@@ -168,6 +175,84 @@ fn own_stack() -> Range<usize> {
     bottom as usize..bottom as usize + size_bytes
 }
 
+/// The kernel threads that launch functions, each by its tid and cookie. Entries are never freed, but used again, so
+/// that the list can be walked at any time.
+struct Entry {
+    /// 0: nobody's.
+    tid: AtomicI32,
+    cookie: AtomicUsize,
+    next: *mut Entry,
+}
+static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
+
+/// All there are.
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    // SAFETY: entries are never freed, and `next` is not written once an entry is in the list.
+    let at = |entry: *mut Entry| unsafe { entry.as_ref() };
+    std::iter::successors(at(ENTRIES.load(Acquire)), move |entry| at(entry.next))
+}
+
+fn enlist(tid: i32, cookie: usize) {
+    let found = entries().find(|entry| entry.tid.compare_exchange(0, -1, Acquire, Relaxed).is_ok());
+    let entry = found.unwrap_or_else(|| {
+        let new = Entry { tid: AtomicI32::new(-1), cookie: AtomicUsize::new(0), next: null_mut() };
+        let new = Box::leak(Box::new(new)) as *mut Entry;
+        let mut first = ENTRIES.load(Relaxed);
+        loop {
+            // SAFETY: just made, and in no list until the exchange succeeds.
+            unsafe { (*new).next = first };
+            match ENTRIES.compare_exchange_weak(first, new, Release, Relaxed) {
+                // SAFETY: never freed.
+                Ok(_) => break unsafe { &*new },
+                Err(other) => first = other,
+            }
+        }
+    });
+    entry.cookie.store(cookie, Relaxed);
+    entry.tid.store(tid, Release);
+}
+
+/// The kernel thread has another tid from now on, or with 0 launches no more.
+fn relist(tid: i32, cookie: usize) {
+    if let Some(entry) = entries().find(|entry| entry.tid.load(Acquire) > 0 && entry.cookie.load(Relaxed) == cookie) {
+        entry.tid.store(tid, Release);
+    }
+}
+
+/// What a signal of our timer carries.
+fn expiry(cookie: usize) -> libc::siginfo_t {
+    /// sigaction(2), with si_timerid and si_overrun of 0; si_value is at the same place as for sigqueue(3).
+    #[repr(C)]
+    struct Queued {
+        head: [c_int; 4],
+        sender: [c_int; 2],
+        value: usize,
+    }
+    // SAFETY: zeroes are a siginfo_t; the fields lie within it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        info.si_signo = PREEMPTION_SIGNAL.number();
+        info.si_code = libc::SI_TIMER;
+        (*(&raw mut info).cast::<Queued>()).value = cookie;
+        info
+    }
+}
+
+/// Makes every kernel thread that launches functions look at its deadline, as if its timer had expired.
+///
+/// Context: any.
+pub(crate) unsafe extern "C" fn wake_all() {
+    for entry in entries() {
+        let tid = entry.tid.load(Acquire);
+        if tid > 0 {
+            let info = expiry(entry.cookie.load(Relaxed));
+            // To a thread that has ended meanwhile it is not sent, or it is known there as nobody's.
+            // SAFETY: as our timer would send it.
+            let _ = unsafe { libsignal::requeue_to_thread(libsignal::getpid(), tid, PREEMPTION_SIGNAL, &info) };
+        }
+    }
+}
+
 /// A kernel thread ends: its timer goes; functions that it has launched live on.
 unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
     // SAFETY: the state of the current TCB, the kernel thread's own; the value that make() set, and the last
@@ -177,6 +262,7 @@ unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
         if (*state).signal_blocked != 0 {
             libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
         }
+        relist(0, cookie(thread.cast()));
         // A handler uses the record no more. An expiry that is still to come is known by its cookie.
         (&raw mut (*state).owner).write_volatile(null_mut());
         compiler_fence(SeqCst);

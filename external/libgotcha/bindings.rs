@@ -38,6 +38,7 @@ pub struct libgotcha_thread {
     pub other_stack: stack_t,
     pub stack_is_own: u8,
     pub stack_in_force: u8,
+    pub shell: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -76,6 +77,7 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, stack_is_own) - 136usize];
     ["Offset of field: libgotcha_thread::stack_in_force"]
         [::core::mem::offset_of!(libgotcha_thread, stack_in_force) - 137usize];
+    ["Offset of field: libgotcha_thread::shell"][::core::mem::offset_of!(libgotcha_thread, shell) - 140usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -167,13 +169,14 @@ pub struct libgotcha_callbacks {
     >,
     pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
+    pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
         unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
     >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 104usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 112usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -194,7 +197,9 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 80usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
         [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 88usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 96usize];
+    ["Offset of field: libgotcha_callbacks::expiries_lost"]
+        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 96usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 104usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <syslog.h>
@@ -268,13 +269,17 @@ static void check_daemon(void) {
 	REQUIRE(*witness == 1);
 }
 
-/* An ignored signal stays ignored across exec, the preemption signal too. */
+/* Another program finds the preemption signal as this program has left it: ignored, blocked, or neither. */
+enum { IGNORED = 1, BLOCKED = 2 };
 bool run_specially(int argc, char **argv) {
-	if (argc < 2 || strcmp(argv[1], "--ignored"))
+	if (argc < 2 || (strcmp(argv[1], "--ignored") && strcmp(argv[1], "--state")))
 		return false;
 	struct sigaction action;
+	sigset_t mask;
 	sigaction(SIGALRM, NULL, &action);
-	_exit(action.sa_handler == SIG_IGN ? 0 : 1);
+	sigprocmask(SIG_BLOCK, NULL, &mask);
+	int state = (action.sa_handler == SIG_IGN ? IGNORED : 0) | (sigismember(&mask, SIGALRM) ? BLOCKED : 0);
+	_exit(strcmp(argv[1], "--state") ? state != IGNORED : state);
 }
 static char *again[] = { "program", "--ignored", NULL };
 #define EXECUTES(name, call) \
@@ -297,7 +302,6 @@ static char *again[] = { "program", "--ignored", NULL };
 		status = in_child(child_outside_##name); \
 		REQUIRE(status == 0, status); \
 	}
-extern char **environ;
 EXECUTES(execve, execve("/proc/self/exe", again, environ))
 EXECUTES(execv, execv("/proc/self/exe", again))
 EXECUTES(execvp, execvp("/proc/self/exe", again))
@@ -306,6 +310,142 @@ EXECUTES(fexecve, fexecve(open("/proc/self/exe", O_RDONLY), again, environ))
 EXECUTES(execl, execl("/proc/self/exe", "program", "--ignored", NULL))
 EXECUTES(execlp, execlp("/proc/self/exe", "program", "--ignored", NULL))
 EXECUTES(execle, execle("/proc/self/exe", "program", "--ignored", NULL, environ))
+
+static char *state_words[] = { "program", "--state", NULL };
+static void set_state(int state) {
+	sigset_t alarms;
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	signal(SIGALRM, state & IGNORED ? SIG_IGN : SIG_DFL);
+	REQUIRE(!sigprocmask(state & BLOCKED ? SIG_BLOCK : SIG_UNBLOCK, &alarms, NULL));
+}
+static int status_of(pid_t child) {
+	int status;
+	REQUIRE(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status), status);
+	return WEXITSTATUS(status);
+}
+static int spawn_state(int (*spawn)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *, char *const *)) {
+	pid_t child;
+	REQUIRE(!spawn(&child, "/proc/self/exe", NULL, NULL, state_words, environ));
+	return status_of(child);
+}
+static int vfork_state(void) {
+	pid_t child = vfork();
+	if (!child) {
+		execv("/proc/self/exe", state_words);
+		_exit(50);
+	}
+	return status_of(child);
+}
+/* by way of shells, to which /proc/self/exe is another program */
+static char state_command[4200];
+static const char *command(void) {
+	char path[4096];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+	REQUIRE(length > 0);
+	path[length] = 0;
+	snprintf(state_command, sizeof state_command, "exec '%s' --state", path);
+	return state_command;
+}
+static int system_state(void) {
+	int status = system(state_command);
+	REQUIRE(WIFEXITED(status), status);
+	return WEXITSTATUS(status);
+}
+static int popen_state(void) {
+	FILE *stream = popen(state_command, "r");
+	REQUIRE(stream);
+	int status = pclose(stream);
+	REQUIRE(WIFEXITED(status), status);
+	return WEXITSTATUS(status);
+}
+#define FINDS(name, call) \
+	static void find_##name(void *wanted) { \
+		set_state(*(int *) wanted); \
+		int found = (call); \
+		REQUIRE(found == *(int *) wanted, found); \
+	} \
+	static void check_state_##name(void) { \
+		command(); \
+		for (int wanted = 0; wanted < 4; wanted++) { \
+			set_state(0); \
+			inside(find_##name, &wanted); \
+			find_##name(&wanted); \
+			inside(find_##name, &wanted); \
+		} \
+	}
+FINDS(posix_spawn, spawn_state(posix_spawn))
+FINDS(posix_spawnp, spawn_state(posix_spawnp))
+FINDS(execv, vfork_state())
+FINDS(system, system_state())
+FINDS(popen, popen_state())
+
+/* Programs are started while another thread's functions are timed. */
+static volatile bool all_stopped;
+static void *stop_many(void *unused) {
+	for (int i = 0; i < 1000; i++) {
+		linger_t linger = linger_launch(spin_for_ever, 300, NULL);
+		REQUIRE(!linger.is_complete && !linger.error, linger.error);
+		linger_cancel(&linger);
+	}
+	all_stopped = true;
+	return unused;
+}
+static void check_other_functions(void) {
+	set_state(IGNORED);
+	pthread_t other;
+	REQUIRE(!pthread_create(&other, NULL, stop_many, NULL));
+	command();
+	while (!all_stopped)
+		REQUIRE(system_state() == IGNORED);
+	REQUIRE(!pthread_join(other, NULL));
+}
+
+/* What system() does to the process is undone when it is given up, and its shell with it. */
+static void wait_in_system(void *line) {
+	system(line);
+}
+static void end_by(int signal) {
+	int status;
+	pid_t child = fork();
+	if (!child) {
+		raise(signal);
+		_exit(0);
+	}
+	REQUIRE(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == signal, status);
+}
+static void *wait_in_thread(void *line) {
+	system(line);
+	return NULL;
+}
+static void check_given_up(void) {
+	for (int i = 0; i < 10; i++) {
+		linger_t linger = linger_launch(wait_in_system, 3000 + rand() % 3000, "exec sleep 10");
+		REQUIRE(!linger.is_complete && !linger.error, linger.error);
+		REQUIRE(waitpid(-1, NULL, WNOHANG) == 0);
+		linger_cancel(&linger);
+		end_by(SIGINT);
+		end_by(SIGQUIT);
+		REQUIRE(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+	}
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, wait_in_thread, "exec sleep 10"));
+	usleep(20000);
+	REQUIRE(!pthread_cancel(thread) && !pthread_join(thread, NULL));
+	end_by(SIGINT);
+	REQUIRE(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
+}
+static void use_system(void *unused) {
+	(void) unused;
+	REQUIRE(system(NULL) == 1 && system("exit 7") == 7 << 8 && system("kill -9 $$") == 9);
+	sigset_t mask;
+	REQUIRE(!sigprocmask(SIG_BLOCK, NULL, &mask) && !sigismember(&mask, SIGCHLD));
+}
+static void check_system(void) {
+	inside(use_system, NULL);
+	use_system(NULL);
+	end_by(SIGINT);
+}
 
 /* ------------------------------------------------------------------ identity */
 
@@ -474,6 +614,10 @@ const struct check checks[] = {
 	SAME(longjmp), SAME(__longjmp_chk),
 	SAME(fork), SAME(_Fork), SAME(forkpty), SAME(daemon),
 	SAME(execve), SAME(execv), SAME(execvp), SAME(execvpe), SAME(fexecve), SAME(execl), SAME(execlp), SAME(execle),
+	{ "posix_spawn", "posix_spawn", check_state_posix_spawn }, { "posix_spawnp", "posix_spawnp", check_state_posix_spawnp },
+	{ "state_execv", "-", check_state_execv }, { "state_system", "system", check_state_system },
+	{ "state_popen", "popen,_IO_popen", check_state_popen }, { "other_functions", "-", check_other_functions },
+	{ "given_up", "system", check_given_up }, { "system", "-", check_system },
 	SAME(setuid), SAME(setgid), SAME(seteuid), SAME(setegid), SAME(setreuid), SAME(setregid), SAME(setresuid),
 	SAME(setresgid), SAME(setgroups), SAME(initgroups),
 	SAME(getpwnam), SAME(getpwuid), SAME(getpwnam_r), SAME(getpwuid_r), { "getpwent", "getpwent,setpwent,endpwent", check_getpwent },

@@ -39,6 +39,7 @@ struct libgotcha_thread {
 	stack_t other_stack;    /* 112: if stack_is_own: the alternate signal stack that is not in force */
 	uint8_t stack_is_own;   /* 136: code on this TCB has set an alternate signal stack, which is... */
 	uint8_t stack_in_force; /* 137: ...in force; else what was before is */
+	int32_t shell;          /* 140: the child of a system() that is waiting here, or 0 */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 
@@ -113,6 +114,8 @@ struct libgotcha_callbacks {
 	bool (*take_own_signal)(const siginfo_t *);
 	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */
 	void (*postpone)(void);
+	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */
+	void (*expiries_lost)(void);
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the
 	 * process for, such as a stack overflow of a function. Returns if it is not one. */
 	void (*fault)(int signal, siginfo_t *, void *ucontext);

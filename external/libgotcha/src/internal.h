@@ -42,12 +42,14 @@
 
 enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 65536 };
 
-/* A system call itself, without errno: where the C library's functions must not be called, because the caller is in
+/* A system call itself, of up to four arguments, and without errno: where the C library's functions must not be called, because the caller is in
  * a libset, or in a signal handler. */
 static inline long raw_syscall(long number, long a, long b, long c, long d) {
 	long result;
 	register long fourth __asm__("r10") = d;
-	__asm__ volatile("syscall" : "=a" (result) : "a" (number), "D" (a), "S" (b), "d" (c), "r" (fourth) : "rcx", "r11", "memory");
+	register long fifth __asm__("r8") = 0;
+	__asm__ volatile("syscall" : "=a" (result) : "a" (number), "D" (a), "S" (b), "d" (c), "r" (fourth), "r" (fifth)
+		: "rcx", "r11", "memory");
 	return result;
 }
 
@@ -330,6 +332,28 @@ void gotcha_nap(long *duration_ns);
 bool gotcha_has_passed(clockid_t, const struct timespec *deadline);
 void gotcha_locks_forget(struct libgotcha_thread *);
 bool gotcha_program_action(int signal, struct sigaction *);
+/* Around what gives a process to another program: that is to find the signals as this program has left them. What
+ * is done in between takes as long as it takes to start it, with preemption deferred. */
+struct spawn_guard {
+	bool blocked, ignored;
+};
+void gotcha_spawn_enter(struct spawn_guard *);
+void gotcha_spawn_leave(struct spawn_guard *);
+/* The same, of the preemption signal alone, where the process itself is given. */
+struct exec_guard {
+	bool ignored;
+	struct sigaction ours;
+	uint64_t blocked;
+};
+void gotcha_exec_enter(struct exec_guard *);
+void gotcha_exec_leave(struct exec_guard *);
+/* Ignores a signal in the kernel until the last such call is left. Returns whether it is not ignored otherwise. */
+bool gotcha_ignore_enter(int signal);
+void gotcha_ignore_leave(int signal);
+/* As the program would, on this TCB; returns an errno value. */
+int gotcha_change_mask(int how, const sigset_t *, sigset_t *old);
+/* A function that waits in system() is cancelled. */
+void gotcha_shell_abandon(struct libgotcha_thread *);
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask);
 /* The shadow of ld.so's _rtld_global_ro that the copies see; see policy_loader.c. */
 struct dlfcn_hook;

@@ -476,6 +476,8 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 		return false;
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
+	if (set->tcb)
+		gotcha_shell_abandon(libgotcha_tcb_state(set->tcb));
 	gotcha_lock();
 	int threads = set->live_threads;
 	if (!threads) {

@@ -3,9 +3,11 @@
 #include "forward.h"
 
 #include <errno.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* base, not preempted: one environment, one option parser, one log per process */
@@ -33,7 +35,7 @@ enum {
 	SHARED_FUNCTIONS(X) HOSTED_FUNCTIONS(X) DEFERRED_FUNCTIONS(X) REGISTRATIONS(X)
 #undef X
 	INDEX_syslog, INDEX___syslog_chk, INDEX___cxa_atexit, INDEX_on_exit, INDEX_fork, INDEX__Fork, INDEX_execve, INDEX_execv, INDEX_execvp, INDEX_execvpe, INDEX_fexecve,
-	INDEX_execl, INDEX_execlp, INDEX_execle,
+	INDEX_execl, INDEX_execlp, INDEX_execle, INDEX_posix_spawn, INDEX_posix_spawnp, INDEX_system,
 };
 static struct row rows[];
 
@@ -117,21 +119,14 @@ static pid_t process_fork_without_handlers(void) {
 	return child;
 }
 
-/* Across exec an ignored signal stays ignored: the preemption signal's handler hides whether the
- * program ignores it, so that is made true for the call.
- *
- * No bracket: the caller may be the child of a vfork(), whose successful exec would leave the
+/* No bracket: the caller may be the child of a vfork(), whose successful exec would leave the
  * parent's memory with the bracket open. The C library's exec functions take no lock. */
 static int exec_with(int index, const void *program, void *arguments, void *environment) {
-	struct sigaction program_action, ours;
-	bool ignored = false;
-	if (gotcha_preemption_signal && gotcha_program_action(gotcha_preemption_signal, &program_action)
-	 && program_action.sa_handler == SIG_IGN)
-		ignored = !libgotcha_sigaction(gotcha_preemption_signal, &program_action, &ours);
+	struct exec_guard guard;
+	gotcha_exec_enter(&guard);
 	const void *function = in_libset() ? libc_copy(THIS.set, rows[index].base) : rows[index].base;
 	int result = ((int (*)(const void *, void *, void *)) function)(program, arguments, environment);
-	if (ignored)
-		libgotcha_sigaction(gotcha_preemption_signal, &ours, NULL);
+	gotcha_exec_leave(&guard);
 	return result;
 }
 
@@ -183,6 +178,127 @@ static int process_execle(const char *path, const char *first, ...) {
 	return process_execve(path, arguments, environment);
 }
 
+/* ------------------------------------------------------------------ starting programs */
+
+typedef int spawn(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *, char *const *);
+
+/* Base's, not preempted: it returns when the program has started. */
+static int spawn_with(int index, pid_t *child, const char *program, const posix_spawn_file_actions_t *actions,
+		const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	struct spawn_guard signals;
+	gotcha_spawn_enter(&signals);
+	int error = ((spawn *) rows[index].base)(child, program, actions, attributes, arguments, environment);
+	gotcha_spawn_leave(&signals);
+	shared_leave(&guard);
+	return error;
+}
+
+static int process_posix_spawn(pid_t *child, const char *path, const posix_spawn_file_actions_t *actions,
+		const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+	return spawn_with(INDEX_posix_spawn, child, path, actions, attributes, arguments, environment);
+}
+static int process_posix_spawnp(pid_t *child, const char *file, const posix_spawn_file_actions_t *actions,
+		const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+	return spawn_with(INDEX_posix_spawnp, child, file, actions, attributes, arguments, environment);
+}
+
+/* ------------------------------------------------------------------ system() */
+
+/* The C library's own keeps to itself what it does to the process: SIGINT and SIGQUIT are ignored while any call
+ * waits. A function that is cancelled meanwhile must not leave that behind. */
+static void shell_enter(sigset_t *reset) {
+	sigemptyset(reset);
+	if (gotcha_ignore_enter(SIGINT))
+		sigaddset(reset, SIGINT);
+	if (gotcha_ignore_enter(SIGQUIT))
+		sigaddset(reset, SIGQUIT);
+}
+
+static void shell_leave(void) {
+	gotcha_ignore_leave(SIGINT);
+	gotcha_ignore_leave(SIGQUIT);
+}
+
+/* Returns an errno value. */
+static int start_shell(const char *line, const sigset_t *mask, const sigset_t *reset, pid_t *child) {
+	char *const arguments[] = { "sh", "-c", "--", (char *) line, NULL };
+	posix_spawnattr_t attributes;
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, mask);
+	posix_spawnattr_setsigdefault(&attributes, reset);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+	int error = process_posix_spawn(child, "/bin/sh", NULL, &attributes, arguments, environ);
+	posix_spawnattr_destroy(&attributes);
+	return error;
+}
+
+/* Its end is waited for preemptibly, and the child left as it is: once it were gone, its number could be given to
+ * another process before a cancel looks at it. */
+static void await_shell(pid_t child) {
+	siginfo_t info;
+	while (raw_syscall(SYS_waitid, P_PID, child, (long) &info, WEXITED | WNOWAIT) == -EINTR)
+		;
+}
+
+/* Context: shared or hosted. */
+static void kill_shell(void *child) {
+	int status;
+	raw_syscall(SYS_kill, *(pid_t *) child, SIGKILL, 0, 0);
+	while (raw_syscall(SYS_wait4, *(pid_t *) child, (long) &status, 0, 0) == -EINTR)
+		;
+	shell_leave();
+}
+
+/* Outside of libsets the wait is a cancellation point. */
+static void await_shell_cancellably(pid_t child) {
+	siginfo_t info;
+	pthread_cleanup_push(kill_shell, &child);
+	while (waitid(P_PID, child, &info, WEXITED | WNOWAIT) && errno == EINTR)
+		;
+	pthread_cleanup_pop(0);
+}
+
+/* As the C library does where a thread is cancelled. */
+void gotcha_shell_abandon(struct libgotcha_thread *state) {
+	pid_t child = state->shell;
+	state->shell = 0;
+	if (child)
+		kill_shell(&child);
+}
+
+static int process_system(const char *line) {
+	if (!line)
+		return process_system("exit 0") == 0;
+	sigset_t mask, reset, child_signal = { 0 };
+	*(uint64_t *) &child_signal = 1ull << (SIGCHLD - 1);
+	gotcha_change_mask(SIG_BLOCK, &child_signal, &mask);
+	struct shared_guard guard;
+	shared_enter(&guard);
+	shell_enter(&reset);
+	pid_t child = 0;
+	int status = 127 << 8, error = start_shell(line, &mask, &reset, &child);
+	if (!error && THIS.is_virtual)
+		THIS.shell = child;
+	shared_leave(&guard);
+	if (!error)
+		(in_libset() ? await_shell : await_shell_cancellably)(child);
+	shared_enter(&guard);
+	THIS.shell = 0;
+	long reaped = error ? child : raw_syscall(SYS_wait4, child, (long) &status, 0, 0);
+	if (reaped != child) {
+		status = -1;
+		error = -reaped;
+	}
+	shell_leave();
+	shared_leave(&guard);
+	gotcha_change_mask(SIG_SETMASK, &mask, NULL);
+	if (error)
+		*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
+	return status;
+}
+
 static struct row rows[] = {
 #define X(name) [INDEX_##name] = { #name, shared_##name },
 	SHARED_FUNCTIONS(X)
@@ -210,5 +326,8 @@ static struct row rows[] = {
 	[INDEX_execl] = { "execl", process_execl, true },
 	[INDEX_execlp] = { "execlp", process_execlp, true },
 	[INDEX_execle] = { "execle", process_execle, true },
+	[INDEX_posix_spawn] = { "posix_spawn", process_posix_spawn, true },
+	[INDEX_posix_spawnp] = { "posix_spawnp", process_posix_spawnp, true },
+	[INDEX_system] = { "system", process_system, true },
 };
 struct rows gotcha_rows_process = { rows, lengthof(rows) };

@@ -317,9 +317,12 @@ uint64_t gotcha_kernel_mask(const sigset_t *program_mask) {
 	return is_launching_thread() ? mask & ~bit(gotcha_preemption_signal) : mask;
 }
 
+/* The child of a vfork() that has last set its own mask. */
+static pid_t mask_changer;
+
 /* Context: any. The mask is changed by a bare system call: nothing here may be preempted halfway,
  * and nothing needs to be. Returns an errno value. */
-static int change_mask(int how, const sigset_t *set, sigset_t *old) {
+int gotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
 	uint64_t preemption = is_launching_thread() ? bit(gotcha_preemption_signal) : 0;
 	if (how != SIG_BLOCK && how != SIG_UNBLOCK && how != SIG_SETMASK && set)
 		return EINVAL;
@@ -327,6 +330,7 @@ static int change_mask(int how, const sigset_t *set, sigset_t *old) {
 	uint64_t before = 0, mask = set ? *(const uint64_t *) set : 0, kernel = mask;
 	bool blocked_before = THIS.signal_blocked;
 	if (preemption && set && is_vfork_child()) {
+		mask_changer = kernel_pid();
 		/* only the kernel's mask is its own, and no timer of ours signals it */
 		long result = raw_mask(how, &mask, &before);
 		if (old) {
@@ -362,7 +366,7 @@ static int change_mask(int how, const sigset_t *set, sigset_t *old) {
 }
 
 static int signals_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
-	return change_mask(how, set, old);
+	return gotcha_change_mask(how, set, old);
 }
 
 /* errno of whoever calls: the libset's, or base's. */
@@ -375,7 +379,7 @@ static int with_errno(int error) {
 }
 
 static int signals_sigprocmask(int how, const sigset_t *set, sigset_t *old) {
-	return with_errno(change_mask(how, set, old));
+	return with_errno(gotcha_change_mask(how, set, old));
 }
 
 static int change_one(int how, int signal) {
@@ -384,7 +388,7 @@ static int change_one(int how, int signal) {
 	if (signal < 1 || signal >= NSIG)
 		return with_errno(EINVAL);
 	*(uint64_t *) &set = bit(signal);
-	return with_errno(change_mask(how, &set, NULL));
+	return with_errno(gotcha_change_mask(how, &set, NULL));
 }
 
 static int signals_sighold(int signal) {
@@ -408,7 +412,7 @@ static int old_style_mask(int how, int low) {
 	sigset_t set, old;
 	memset(&set, 0, sizeof set);
 	*(uint64_t *) &set = (unsigned) low;
-	return with_errno(change_mask(how, &set, &old)) ? -1 : (int) *(uint64_t *) &old;
+	return with_errno(gotcha_change_mask(how, &set, &old)) ? -1 : (int) *(uint64_t *) &old;
 }
 
 static int signals_sigblock(int low) {
@@ -435,6 +439,71 @@ void gotcha_inherited_mask_leave(bool entered) {
 	uint64_t preemption = bit(gotcha_preemption_signal);
 	if (entered)
 		raw_mask(SIG_UNBLOCK, &preemption, NULL);
+}
+
+/* ------------------------------------------------------------------ other programs */
+
+static bool is_ignored_by_program(void) {
+	struct sigaction action;
+	return gotcha_preemption_signal && gotcha_program_action(gotcha_preemption_signal, &action) && action.sa_handler == SIG_IGN;
+}
+
+/* Across exec an ignored signal stays ignored, and a blocked one blocked. Ours is neither in the kernel: our handler
+ * hides whether the program ignores it. */
+void gotcha_exec_enter(struct exec_guard *guard) {
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	guard->ignored = is_ignored_by_program() && !libgotcha_sigaction(gotcha_preemption_signal, &ignore, &guard->ours);
+	bool has_own_mask = is_vfork_child() && mask_changer == kernel_pid();
+	guard->blocked = is_launching_thread() && THIS.signal_blocked && !has_own_mask ? bit(gotcha_preemption_signal) : 0;
+	if (guard->blocked)
+		raw_mask(SIG_BLOCK, &guard->blocked, NULL);
+}
+
+void gotcha_exec_leave(struct exec_guard *guard) {
+	if (guard->blocked)
+		raw_mask(SIG_UNBLOCK, &guard->blocked, NULL);
+	if (guard->ignored)
+		libgotcha_sigaction(gotcha_preemption_signal, &guard->ours, NULL);
+}
+
+/* Signals that are ignored in the kernel, whatever the program knows, while some calls last. Under the lock. */
+static struct {
+	unsigned calls;
+	struct sigaction otherwise;
+} ignored[NSIG];
+
+bool gotcha_ignore_enter(int signal) {
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	uint64_t saved = lock_dispositions();
+	if (!ignored[signal].calls++)
+		libgotcha_sigaction(signal, &ignore, &ignored[signal].otherwise);
+	bool makes_a_difference = ignored[signal].otherwise.sa_handler != SIG_IGN;
+	unlock_dispositions(saved);
+	return makes_a_difference;
+}
+
+void gotcha_ignore_leave(int signal) {
+	uint64_t saved = lock_dispositions();
+	if (!--ignored[signal].calls)
+		libgotcha_sigaction(signal, &ignored[signal].otherwise, NULL);
+	unlock_dispositions(saved);
+}
+
+/* The child gets its dispositions when it is made, from this process: no other thread is preempted meanwhile. */
+void gotcha_spawn_enter(struct spawn_guard *guard) {
+	guard->blocked = gotcha_inherited_mask_enter();
+	guard->ignored = is_ignored_by_program();
+	if (guard->ignored)
+		gotcha_ignore_enter(gotcha_preemption_signal);
+}
+
+void gotcha_spawn_leave(struct spawn_guard *guard) {
+	if (guard->ignored) {
+		gotcha_ignore_leave(gotcha_preemption_signal);
+		if (gotcha_callbacks.expiries_lost)
+			gotcha_callbacks.expiries_lost();
+	}
+	gotcha_inherited_mask_leave(guard->blocked);
 }
 
 /* ------------------------------------------------------------------ waiting for signals */

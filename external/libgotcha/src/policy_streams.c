@@ -81,7 +81,10 @@
 /* Functions that make a stream. */
 #define OPENING(X) \
 	X(fopen) X(fopen64) X(_IO_fopen) X(fdopen) X(_IO_fdopen) X(tmpfile) X(tmpfile64) X(fmemopen) \
-	X(open_memstream) X(open_wmemstream) X(popen) X(_IO_popen) X(setmntent) X(__setmntent)
+	X(open_memstream) X(open_wmemstream) X(setmntent) X(__setmntent)
+
+/* The same, to another program. */
+#define SPAWNING(X) X(popen) X(_IO_popen)
 
 /* Functions that imply a stream, and which. */
 #define IMPLYING_STREAM(X) \
@@ -121,7 +124,7 @@
 
 enum {
 #define X(name, ...) ROW_##name,
-	WITH_STREAM(X) CLOSING(X) OPENING(X) IMPLYING_STREAM(X) VARIADIC_1(X) VARIADIC_2(X) VARIADIC_3(X) SPECIAL(X)
+	WITH_STREAM(X) CLOSING(X) OPENING(X) SPAWNING(X) IMPLYING_STREAM(X) VARIADIC_1(X) VARIADIC_2(X) VARIADIC_3(X) SPECIAL(X)
 #undef X
 	ROWS_LENGTH
 };
@@ -251,6 +254,19 @@ VARIADIC_3(X)
 		return stream; \
 	}
 OPENING(X)
+#undef X
+
+#define X(name) \
+	static long wrap_##name(SIX_PARAMETERS) { \
+		struct spawn_guard signals; \
+		deferred_enter(); \
+		gotcha_spawn_enter(&signals); \
+		long stream = definition(calling_set(), BASE(name))(SIX_ARGUMENTS); \
+		gotcha_spawn_leave(&signals); \
+		deferred_leave(); \
+		return stream; \
+	}
+SPAWNING(X)
 #undef X
 
 /* The last parameter is a structure of 32 bytes: it travels on the stack, whole. */
@@ -501,6 +517,7 @@ static struct row rows[ROWS_LENGTH] = {
 	WITH_STREAM(IN_BASE)
 	CLOSING(IN_BASE)
 	OPENING(IN_LIBSETS)
+	SPAWNING(IN_BASE)
 	IMPLYING_STREAM(IN_BASE)
 	VARIADIC_1(IN_BASE)
 	VARIADIC_2(IN_BASE)

@@ -273,6 +273,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->handlers = state->sections = 0;
 	state->streams_locked = 0;
 	state->calls_end = state->calls;
+	gotcha_shell_abandon(state);
 	gotcha_locks_forget(state);
 }
 
