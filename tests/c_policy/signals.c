@@ -155,6 +155,36 @@ static void check_handlers(void) {
 	inside(raise_inside, NULL);
 }
 
+/* ------------------------------------------------------------------ what a libset takes is given back */
+
+int constructed_take_signals(void);
+void constructed_alarm(int by_ualarm);
+static bool by_ualarm;
+static void take_signals(void *unused) {
+	(void) unused;
+	REQUIRE(!constructed_take_signals());
+	constructed_alarm(by_ualarm);
+	linger_pause();
+}
+/* The timers, left alone, would end the process by their signals' default actions. */
+static void check_given_back(void) {
+	signal(SIGUSR2, count);
+	signal(SIGALRM, SIG_DFL);
+	linger_t linger = linger_launch(take_signals, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded);
+	linger_cancel(&linger);
+	REQUIRE(signal(SIGUSR1, SIG_DFL) == SIG_DFL && signal(SIGPROF, SIG_DFL) == SIG_DFL && signal(SIGALRM, SIG_DFL) == SIG_DFL);
+	raise(SIGUSR2);
+	REQUIRE(handled == 1, handled);
+	for (uint64_t end = now_us() + (by_ualarm ? 40000 : 1200000); now_us() < end; )
+		;
+	alarm(20);
+}
+static void check_ualarm(void) {
+	by_ualarm = true;
+	check_given_back();
+}
+
 /* ------------------------------------------------------------------ the alternate stack */
 
 static char stack_memory[64 << 10];
@@ -182,6 +212,6 @@ const struct check checks[] = {
 	SAME(sigblock), SAME(sigsetmask),
 	SAME(sigsuspend), SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
 	{ "handlers", "signal", check_handlers },
-	SAME(sigaltstack),
+	SAME(sigaltstack), { "given_back", "setitimer,alarm", check_given_back }, SAME(ualarm),
 	{ NULL, NULL, NULL },
 };

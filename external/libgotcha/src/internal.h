@@ -174,6 +174,8 @@ struct libset {
 	struct exit_registration *_Atomic exit_registrations;   /* made by its code since it was pristine */
 	_Atomic int live_threads;       /* started by its code and not finished */
 	bool has_function;              /* one that has been prepared and has not returned */
+	_Atomic bool handles_signals;   /* its code has installed handlers, or set a timer of the process... */
+	struct timer_registration *_Atomic timers;      /* ...or made timers, since it was pristine */
 	_Atomic uint64_t keys[16];      /* bit by bit: made by its code since it was pristine, and not deleted */
 };
 
@@ -325,6 +327,9 @@ void gotcha_set_defer(uint32_t);
 /* Around the creation of a thread, which inherits the mask that its creator believes to have. */
 bool gotcha_inherited_mask_enter(void);
 void gotcha_inherited_mask_leave(bool entered);
+/* A libset is rolled back: the signals and timers of the process that its code has taken. Under the lock. */
+void gotcha_signals_roll_back(struct libset *);
+void gotcha_timers_roll_back(struct libset *);
 int gotcha_threads_init(void);
 int gotcha_aio_suspend(const struct aiocb *const list[], int length, const struct timespec *timeout);
 /* For waits of base that cannot be given up halfway: sleeps preemptibly, longer each time. */

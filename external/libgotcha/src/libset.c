@@ -227,6 +227,9 @@ static void roll_back(struct libset *set) {
 	roll_back_init_heap(set);
 	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
 		free(next);
+	gotcha_timers_roll_back(set);
+	if (set->handles_signals)
+		gotcha_signals_roll_back(set);
 	for (size_t i = 0; i < lengthof(set->keys); i++)
 		for (uint64_t keys = atomic_exchange(&set->keys[i], 0); keys; keys &= keys - 1)
 			pthread_key_delete(64 * i + __builtin_ctzll(keys));

@@ -13,11 +13,12 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
-	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, SIGALTSTACK };
+	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, SIGALTSTACK, SETITIMER, ALARM, UALARM };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -29,8 +30,11 @@ struct disposition {
 	struct sigaction action;
 	struct libset *set;     /* installed by code of this libset */
 	bool known;             /* else the kernel's answer is the program's */
+	bool is_copys;          /* the handler is in that libset's copy of a library */
 };
 static struct disposition dispositions[NSIG];
+/* What was there before handlers that are in copies: it counts again when those are rolled back. */
+static struct disposition displaced[NSIG];
 
 /* Held only with all signals blocked, for a few instructions: a handler never waits for itself. */
 static _Atomic bool dispositions_locked;
@@ -242,6 +246,15 @@ void gotcha_signals_forked(void) {
 	dispositions_locked = false;
 }
 
+/* errno of whoever calls: the libset's, or base's. */
+static int with_errno(int error) {
+	if (!error)
+		return 0;
+	*gotcha_base_errno() = error;
+	errno_out();
+	return -1;
+}
+
 static int signals_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -255,9 +268,13 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 		struct sigaction copy = action ? *action : before;
 		if (!result && action) {
 			uint64_t saved = lock_dispositions();
-			dispositions[signal] = (struct disposition) { copy, in_libset() ? THIS.set : NULL, true };
-			if (is_libsets(guard.table))
-				dispositions[signal].set = THIS.set;
+			struct libset *set = is_libsets(guard.table) ? THIS.set : NULL;
+			bool is_copys = is_handler(&copy) && gotcha_is_copy(set, (uintptr_t) copy.sa_handler);
+			if (is_copys && !dispositions[signal].is_copys)
+				displaced[signal] = (struct disposition) { before, dispositions[signal].set, true, false };
+			if (is_copys)
+				set->handles_signals = true;
+			dispositions[signal] = (struct disposition) { copy, set, true, is_copys };
 			unlock_dispositions(saved);
 			if (signal != gotcha_preemption_signal) {
 				struct sigaction kernel = kernel_action(signal, &copy);
@@ -271,6 +288,65 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 		errno_out();
 	shared_leave(&guard);
 	return result;
+}
+
+static struct libset *_Atomic itimer_owners[3];
+
+/* A handler in a copy that is as new would find nothing that it knows; and a timer without it, which ends the process
+ * by default, goes with it. What code of the executable has installed or set stays, as in a plain call. */
+void gotcha_signals_roll_back(struct libset *set) {
+	set->handles_signals = false;
+	for (size_t i = 0; i < lengthof(itimer_owners); i++)
+		if (itimer_owners[i] == set) {
+			itimer_owners[i] = NULL;
+			setitimer(i, &(struct itimerval) { 0 }, NULL);
+		}
+	for (int signal = 1; signal < NSIG; signal++) {
+		uint64_t saved = lock_dispositions();
+		struct disposition *disposition = &dispositions[signal];
+		if (disposition->is_copys && disposition->set == set) {
+			*disposition = displaced[signal];
+			struct sigaction kernel = kernel_action(signal, &disposition->action);
+			if (signal != gotcha_preemption_signal)
+				libgotcha_sigaction(signal, &kernel, NULL);
+		}
+		unlock_dispositions(saved);
+	}
+}
+
+/* Interval timers are the process's; remembers whose code has set one last. Context: any. */
+static void note_itimer(int which, const void *caller) {
+	struct libset *set = in_libset() && gotcha_is_copy(THIS.set, (uintptr_t) caller) ? THIS.set : NULL;
+	itimer_owners[which] = set;
+	if (set)
+		set->handles_signals = true;
+}
+
+static int signals_setitimer(int which, const struct itimerval *time, struct itimerval *old) {
+	deferred_enter();
+	long result = raw_syscall(SYS_setitimer, which, (long) time, (long) old, 0);
+	if (!result && time)
+		note_itimer(which, __builtin_return_address(0));
+	deferred_leave();
+	return with_errno(-result);
+}
+
+static unsigned signals_alarm(unsigned seconds) {
+	deferred_enter();
+	unsigned left = raw_syscall(SYS_alarm, seconds, 0, 0, 0);
+	note_itimer(ITIMER_REAL, __builtin_return_address(0));
+	deferred_leave();
+	return left;
+}
+
+static useconds_t signals_ualarm(useconds_t us, useconds_t interval_us) {
+	struct itimerval time = { { interval_us / 1000000, interval_us % 1000000 }, { us / 1000000, us % 1000000 } }, old;
+	deferred_enter();
+	long result = raw_syscall(SYS_setitimer, ITIMER_REAL, (long) &time, (long) &old, 0);
+	if (!result)
+		note_itimer(ITIMER_REAL, __builtin_return_address(0));
+	deferred_leave();
+	return result ? (useconds_t) with_errno(-result) : (useconds_t) (old.it_value.tv_sec * 1000000 + old.it_value.tv_usec);
 }
 
 int libgotcha_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
@@ -367,15 +443,6 @@ int gotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
 
 static int signals_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
 	return gotcha_change_mask(how, set, old);
-}
-
-/* errno of whoever calls: the libset's, or base's. */
-static int with_errno(int error) {
-	if (!error)
-		return 0;
-	*gotcha_base_errno() = error;
-	errno_out();
-	return -1;
 }
 
 static int signals_sigprocmask(int how, const sigset_t *set, sigset_t *old) {
@@ -663,7 +730,7 @@ int gotcha_signals_init(void) {
 		bool reserved = signal == gotcha_preemption_signal;
 		if (!is_handler(&action) && !is_fault(signal) && !reserved)
 			continue;
-		dispositions[signal] = (struct disposition) { action, NULL, true };
+		dispositions[signal] = (struct disposition) { action, NULL, true, false };
 		struct sigaction kernel = kernel_action(signal, &action);
 		if (!reserved && libgotcha_sigaction(signal, &kernel, NULL))
 			return gotcha_fail(errno, "sigaction %d: %s", signal, strerror(errno));
@@ -691,6 +758,9 @@ static struct row rows[] = {
 	[RAISE] = { "raise", signals_raise, true },
 	[PTHREAD_KILL] = { "pthread_kill", signals_pthread_kill, true },
 	[PTHREAD_SIGQUEUE] = { "pthread_sigqueue", signals_pthread_sigqueue, true },
+	[SETITIMER] = { "setitimer", signals_setitimer, true },
+	[ALARM] = { "alarm", signals_alarm, true },
+	[UALARM] = { "ualarm", signals_ualarm, true },
 	[SIGALTSTACK] = { "sigaltstack", signals_sigaltstack },
 };
 struct rows gotcha_rows_signals = { rows, lengthof(rows) };

@@ -15,7 +15,7 @@
 #define HOSTED_FUNCTIONS(X) \
 	X(pthread_tryjoin_np) X(pthread_detach) X(pthread_setattr_default_np) X(pthread_getattr_default_np) X(pthread_setconcurrency) \
 	X(thrd_detach) \
-	AIO_FUNCTIONS(X) X(timer_create) X(timer_delete) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel)
+	AIO_FUNCTIONS(X) X(mq_notify) X(getaddrinfo_a) X(gai_error) X(gai_cancel)
 /* The C library works on these with threads that it starts and keeps, and counts: they belong to base, which
  * outlives a roll back. */
 #define AIO_FUNCTIONS(X) \
@@ -36,6 +36,7 @@ enum {
 	INDEX_pthread_create, INDEX_thrd_create, INDEX_pthread_exit, INDEX_pthread_cancel, INDEX_pthread_key_create, INDEX_tss_create,
 	INDEX_pthread_key_delete, INDEX_tss_delete, INDEX_thread_atexit, INDEX_thrd_exit, INDEX_pthread_join,
 	INDEX_pthread_timedjoin_np, INDEX_pthread_clockjoin_np, INDEX_thrd_join, INDEX_lio_listio, INDEX_lio_listio64, INDEX_gai_suspend,
+	INDEX_timer_create, INDEX_timer_delete,
 };
 static struct row rows[];
 
@@ -344,6 +345,57 @@ static int threads_gai_suspend(const struct gaicb *const list[], int length, con
 	}
 }
 
+/* ------------------------------------------------------------------ timers */
+
+/* The C library's helper thread for them is base's. What code of the executable makes stays. */
+struct timer_registration {
+	struct timer_registration *next;
+	timer_t timer;
+	bool is_deleted;        /* its number may be another timer's */
+};
+
+static void register_timer(struct libset *set, timer_t timer) {
+	struct timer_registration *made = gotcha_base_malloc(sizeof *made);
+	if (!made)
+		return;
+	*made = (struct timer_registration) { set->timers, timer, false };
+	while (!__atomic_compare_exchange_n((struct timer_registration **) &set->timers, &made->next, made, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		;
+}
+
+static int threads_timer_create(clockid_t clock, struct sigevent *event, timer_t *timer) {
+	const void *caller = __builtin_return_address(0);
+	struct libset *set = THIS.set;
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	int result = ((int (*)(clockid_t, struct sigevent *, timer_t *)) rows[INDEX_timer_create].base)(clock, event, timer);
+	if (!result && set && !gotcha_is_loading() && gotcha_is_copy(set, (uintptr_t) caller))
+		register_timer(set, *timer);
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+static int threads_timer_delete(timer_t timer) {
+	struct libset *set = THIS.set;
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	for (struct timer_registration *at = set ? set->timers : NULL; at; at = at->next)
+		at->is_deleted |= at->timer == timer;
+	int result = ((int (*)(timer_t)) rows[INDEX_timer_delete].base)(timer);
+	gotcha_hosted_leave(&guard);
+	return result;
+}
+
+void gotcha_timers_roll_back(struct libset *set) {
+	for (struct timer_registration *next, *at = set->timers; at; at = next) {
+		next = at->next;
+		if (!at->is_deleted)
+			timer_delete(at->timer);
+		gotcha_base_free(at);
+	}
+	set->timers = NULL;
+}
+
 /* ------------------------------------------------------------------ keys */
 
 /* Keys that the executable's code made live in its statics, which are not rolled back: only what code
@@ -412,6 +464,8 @@ static struct row rows[] = {
 	[INDEX_lio_listio] = { "lio_listio", threads_lio_listio, true },
 	[INDEX_lio_listio64] = { "lio_listio64", threads_lio_listio, true },
 	[INDEX_gai_suspend] = { "gai_suspend", threads_gai_suspend, true },
+	[INDEX_timer_create] = { "timer_create", threads_timer_create },
+	[INDEX_timer_delete] = { "timer_delete", threads_timer_delete },
 	[INDEX_thrd_join] = { "thrd_join", threads_thrd_join },
 	[INDEX_thread_atexit] = { "__cxa_thread_atexit_impl", gotcha_thread_atexit },
 };
