@@ -395,9 +395,9 @@ static int load(struct libset *set, int (*engine_call)(struct libset *)) {
 static int create(struct libset **created) {
 	if (libsets_len == MAX_LIBSETS || libsets_len >= gotcha_config.libsets_max)
 		return gotcha_fail(EAGAIN, "all %zu libsets that this process may have are in use", libsets_len);
-	struct libset *set;
+	struct libset *set = NULL;
 	int error = allocate(&set);
-	if (error)
+	if (!set)
 		return error;
 	in_making = set;
 	error = load(set, gotcha_engine->create);
