@@ -151,12 +151,12 @@ fn as_many_as_the_environment_says() {
     assert!(text.starts_with("40 at once, then: too many libsets: all 40 libsets"), "{text}");
 }
 
-/// Address space, mappings or descriptors run out: an error that says so, and nothing is lost.
+/// Address space, mappings, descriptors or sizes of files run out: an error that says so, and nothing is lost.
 #[test]
 fn the_system_refuses() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     build(folder.path(), "failures", &[], &[]);
-    for resource in ["address_space", "mappings", "descriptors"] {
+    for resource in ["address_space", "mappings", "descriptors", "file_size"] {
         succeed(folder.path(), "clone", 60, ["./failures", resource]);
     }
 }
@@ -216,5 +216,16 @@ fn unwinding() {
         for engine in ENGINES {
             succeed(folder.path(), engine, 60, [format!("./{program}")]);
         }
+    }
+}
+
+/// The pristine state is a file that the child of a fork inherits: its changes are its own. (The parent's libsets once
+/// changed under it.)
+#[test]
+fn forks_change_their_own_libsets() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "forks", &[], &[]);
+    for engine in ENGINES {
+        succeed(folder.path(), engine, 30, ["./forks"]);
     }
 }

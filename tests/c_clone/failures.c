@@ -110,6 +110,19 @@ static void descriptors(void) {
 	CHECK(add());
 }
 
+static void file_size(void) {
+	CHECK(add());
+	struct rlimit limit, none;
+	CHECK(!getrlimit(RLIMIT_FSIZE, &limit));
+	none = limit;
+	none.rlim_cur = 0;
+	CHECK(!setrlimit(RLIMIT_FSIZE, &none));
+	fails_for("RLIMIT_FSIZE");
+	is_well();
+	CHECK(!setrlimit(RLIMIT_FSIZE, &limit));
+	CHECK(add());
+}
+
 /* argv[2] is the path of a library that this program is linked with. */
 static void replaced(const char *path) {
 	CHECK(add());
@@ -167,6 +180,8 @@ int main(int count, char *argv[]) {
 		mappings();
 	else if (!strcmp(argv[1], "descriptors"))
 		descriptors();
+	else if (!strcmp(argv[1], "file_size"))
+		file_size();
 	else if (!strcmp(argv[1], "replaced"))
 		replaced(argv[2]);
 	else if (!strcmp(argv[1], "cannot_be_copied"))

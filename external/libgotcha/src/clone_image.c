@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -73,9 +74,27 @@ static int open_object(const struct object *object, const struct image_object *p
 	return file;
 }
 
+/* As every linker lays objects out: a copy is two mappings. */
+static bool is_data_last(const struct object *object) {
+	uintptr_t text_end = 0, data_start = UINTPTR_MAX;
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type != PT_LOAD)
+			continue;
+		if (segment->p_flags & PF_W)
+			data_start = segment->p_vaddr < data_start ? segment->p_vaddr : data_start;
+		else
+			text_end = segment->p_vaddr + segment->p_memsz > text_end ? segment->p_vaddr + segment->p_memsz : text_end;
+	}
+	return text_end <= page_down(data_start);
+}
+
 /* 0 if there is room for copies, and a file to make them of. */
 static int check(const struct object *object, const struct image_object *place) {
 	int error = gotcha_plan_check(object);
+	if (!error && !is_data_last(object))
+		error = gotcha_fail(ENOEXEC, "%s has read-only segments behind its data: it cannot be copied (name it in LIBGOTCHA_SHARED)",
+			object->path);
 	if (!error && stride && image_size + (object->end - object->start) > stride)
 		error = gotcha_fail(ENOMEM, "no room in the images of libsets for %s", object->path);
 	if (error)
@@ -263,6 +282,10 @@ int gotcha_image_map(struct libset *set, size_t from, size_t to) {
 		}
 	if (!end)
 		return 0;
+	struct rlimit largest;
+	/* the kernel does not return this as an error, but sends a signal */
+	if (!getrlimit(RLIMIT_FSIZE, &largest) && largest.rlim_cur < end - set->data_file_start)
+		return gotcha_fail(EFBIG, "memory file of a libset: larger than files may be (RLIMIT_FSIZE)");
 	set->data_file = memfd_create("libgotcha-libset", MFD_CLOEXEC);
 	if (set->data_file < 0 || ftruncate(set->data_file, end - set->data_file_start))
 		return gotcha_fail(errno, "memory file of a libset: %s", strerror(errno));
@@ -290,7 +313,8 @@ int gotcha_image_seal(struct libset *set, size_t from, size_t to) {
 	if (!end)
 		return 0;
 	size_t snapshots_len = set->snapshots_len;
-	char *view = mmap(NULL, end - set->data_file_start, PROT_READ | PROT_WRITE, MAP_SHARED, set->data_file, 0);
+	/* private too: the pristine state may change, and in the child of a fork it does so for the child alone */
+	char *view = mmap(NULL, end - set->data_file_start, PROT_READ | PROT_WRITE, MAP_PRIVATE, set->data_file, 0);
 	int error = view == MAP_FAILED ? gotcha_fail(errno, "mapping the pristine state of a libset: %s", strerror(errno)) : 0;
 	for (size_t i = from; !error && i < to; i++) {
 		const struct image_object *place = &gotcha_image[i];

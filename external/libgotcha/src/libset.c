@@ -508,6 +508,18 @@ static void load_and_set_locale(struct libset *set, void *name) {
 	own_setlocale(LC_ALL, name);
 }
 
+/* Only what differs: pages of the pristine state that nobody has written are the file's, shared. */
+static void retake_snapshots(struct libset *set) {
+	for (size_t i = 0; i < set->snapshots_len; i++) {
+		struct snapshot *snapshot = &set->snapshots[i];
+		for (size_t at = 0, size; at < snapshot->size_bytes; at += size) {
+			size = snapshot->size_bytes - at < PAGE_SIZE ? snapshot->size_bytes - at : PAGE_SIZE;
+			if (memcmp(snapshot->pristine + at, snapshot->address + at, size))
+				memcpy(snapshot->pristine + at, snapshot->address + at, size);
+		}
+	}
+}
+
 /* The program's locale becomes part of the pristine state, and so does what functions have had loaded: once per
  * change, and kept by roll backs.
  * Context: base or hosted, under the lock; nothing runs in the libset. */
@@ -526,8 +538,7 @@ static void copy_locale(struct libset *set) {
 	gotcha_tcb_change_pristine(set, load_and_set_locale, name);
 	loading_end(saved);
 	free(name);
-	for (size_t i = 0; i < set->snapshots_len; i++)
-		memcpy(set->snapshots[i].pristine, set->snapshots[i].address, set->snapshots[i].size_bytes);
+	retake_snapshots(set);
 	forget_init_heap(set);
 	if (!snapshot_init_heap(set)) {
 		set->locale_generation = generation;
