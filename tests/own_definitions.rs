@@ -58,6 +58,57 @@ int main(void) {
 }
 "#;
 
+/// A heap on top of the C library's, as programs have it that count what they use.
+const COUNTED_HEAP: &str = r#"
+#include <libinger.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+extern void __libc_free(void *);
+
+static int taken, freed;
+void *malloc(size_t size) { taken++; return __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { taken++; return __libc_calloc(count, size); }
+void *realloc(void *block, size_t size) { return __libc_realloc(block, size); }
+void free(void *block) { freed += !!block; __libc_free(block); }
+
+enum { BLOCKS = 1000 };
+static char *blocks[BLOCKS];
+
+/* What is outside is changed and freed inside, and the other way round. */
+static void inside(void *argument) {
+	(void) argument;
+	taken = freed = 0;
+	for (int i = 0; i < BLOCKS; i++) {
+		blocks[i] = realloc(blocks[i], 100 + i);
+		if (i % 2)
+			free(blocks[i]);
+		char *copy = strdup(i % 2 ? "odd" : "even");
+		if (i % 2)
+			blocks[i] = copy;
+		else
+			free(copy);
+	}
+}
+
+int main(void) {
+	for (int i = 0; i < BLOCKS; i++)
+		blocks[i] = calloc(1, 10 + i % 50);
+	linger_t linger = launch(inside, 20, NULL);
+	while (!linger.is_complete && !linger.error)
+		resume(&linger, 20);
+	/* The launcher may take some, too. */
+	printf("error %d, %s", linger.error, taken >= BLOCKS && freed >= BLOCKS ? "counted" : "not counted");
+	for (int i = 0; i < BLOCKS; i++)
+		free(blocks[i]);
+	return 0;
+}
+"#;
+
 #[test]
 fn are_used_inside_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -82,4 +133,16 @@ fn are_used_inside_too() {
     let output = c::run(Command::new(file("main")).env("LD_LIBRARY_PATH", paths));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "error 0, closed 2, sought 14\ncomplete 0");
     assert!(String::from_utf8_lossy(&output.stderr).ends_with(": number 7\n"), "{:?}", output.stderr);
+}
+
+#[test]
+fn a_heap_may_stand_on_the_c_librarys() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name);
+    std::fs::write(file("main.c"), COUNTED_HEAP).expect("the folder is new");
+    let library = c::library_folder();
+    let mut compiler = c::compiler();
+    c::run(compiler.arg(file("main.c")).arg("-o").arg(file("main")).arg("-L").arg(&library).arg("-linger"));
+    let output = c::run(Command::new(file("main")).env("LD_LIBRARY_PATH", &library));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "error 0, counted");
 }

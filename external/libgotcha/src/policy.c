@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 static struct rows *const tables[] = {
-	&gotcha_rows_unwind, &gotcha_rows_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_locale, &gotcha_rows_locks, &gotcha_rows_process,
-	&gotcha_rows_signals, &gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_waits,
+	&gotcha_rows_unwind, &gotcha_rows_heap, &gotcha_rows_libc_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_locale,
+	&gotcha_rows_locks, &gotcha_rows_process, &gotcha_rows_signals, &gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_waits,
 };
 
 enum { HASH_SIZE = 4096 };
@@ -199,8 +199,9 @@ void gotcha_policy_exports(void (*visit)(void *, const char *, uintptr_t, bool),
 	export_aliases(gotcha_loader, visit, closure);
 	for (size_t i = 0; i < lengthof(tables); i++)
 		for (size_t j = 0; j < tables[i]->length; j++) {
-			const struct row *row = &tables[i]->first[j];
-			if (gotcha_policy_find(row->base) && (tables[i] == &gotcha_rows_heap || !is_interposed(row->name)))
-				visit(closure, row->name, row_target(row), true);
+			const char *name = tables[i]->first[j].name;
+			const struct row *row = gotcha_policy_find(tables[i]->first[j].base);
+			if (row && (tables[i] == &gotcha_rows_heap || !is_interposed(name)))
+				visit(closure, name, row_target(row), true);
 		}
 }

@@ -203,3 +203,17 @@ static struct row rows[] = {
 	[MALLINFO2] = { "mallinfo2", shared_mallinfo2 },
 };
 struct rows gotcha_rows_heap = { rows, lengthof(rows) };
+
+/* ------------------------------------------------------------------ the C library's own heap */
+
+/* A program that defines malloc() itself reaches it by these names, which are otherwise the same functions. */
+#define LIBC_HEAP(X) X(malloc) X(calloc) X(realloc) X(free) X(memalign) X(valloc) X(pvalloc)
+
+#define INDEX(name) LIBC_##name,
+enum { LIBC_HEAP(INDEX) };
+static struct row libc_rows[];
+#define FORWARD(name) FORWARD_SHARED(libc_##name, libc_rows[LIBC_##name].base)
+LIBC_HEAP(FORWARD)
+#define ROW(name) [LIBC_##name] = { "__libc_" #name, shared_libc_##name },
+static struct row libc_rows[] = { LIBC_HEAP(ROW) };
+struct rows gotcha_rows_libc_heap = { libc_rows, lengthof(libc_rows) };
