@@ -103,9 +103,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .tempdir()
         .map_err(|error| format!("a temporary folder: {error}"))?;
     let mut machine = Machine::look(arguments.quick, &limit(folder.path()));
-    let measured = sections.into_iter().map(|section| measure(section, arguments.quick, folder.path())).collect();
-    if IS_INTERRUPTED.load(Relaxed) {
-        return Err("interrupted".to_owned());
+    let mut measured = Vec::new();
+    for section in sections {
+        measured.push(measure(section, arguments.quick, folder.path()));
+        if IS_INTERRUPTED.load(Relaxed) {
+            return Err("interrupted".to_owned());
+        }
     }
     machine.look_again();
     let report = Report { machine, measured };

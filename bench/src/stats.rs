@@ -12,7 +12,8 @@ impl Readings {
 
     /// The smallest reading that `percent` of all readings do not exceed.
     pub(crate) fn percentile(&self, percent: f64) -> f64 {
-        let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
+        // A product that would be whole if it were exact is.
+        let rank = (percent * self.0.len() as f64 / 100.0 - 1e-6).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
