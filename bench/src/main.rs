@@ -27,7 +27,7 @@ use worker::{Setup, Worker};
 #[derive(Parser)]
 #[command(name = "inger-bench")]
 struct Arguments {
-    /// Fewer rounds: a minute instead of several, and less to be relied on.
+    /// Fewer rounds: half a minute instead of one or two, and less to be relied on.
     #[arg(long)]
     quick: bool,
     /// Only sections that have this in their name: launch, switch, preempted, overshoot, cancel, calls, libsets,

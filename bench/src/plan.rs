@@ -204,7 +204,7 @@ fn overshoot() -> Section {
         ("tokio: spawn_blocking with timeout", "tokio-overshoot"),
         ("wasmtime: epoch, raised by a thread that sleeps", "wasmtime-overshoot"),
     ] {
-        section = section.row(format!("{label}, 1 ms"), &peer(), (name, 1_000), How::Each(10));
+        section = section.row(format!("{label}, 1 ms"), &peer(), (name, 1_000), How::Each(25));
     }
     section.rounds(40)
 }
