@@ -14,12 +14,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -105,10 +107,16 @@ static inline void cancel_often(void (*function)(void *), int times) {
 }
 
 /* Runs `function` in a child process, and returns its status as waitpid() does. */
+/* A child that goes on for ever without some row ends with its parent, which is killed then. */
+static inline void end_with_parent(void) {
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 static inline int in_child(void (*function)(void)) {
 	pid_t child = fork();
 	REQUIRE(child >= 0);
 	if (!child) {
+		end_with_parent();
 		function();
 		_exit(99);
 	}

@@ -245,6 +245,7 @@ static void check__Fork(void) {
 	pid_t child = _Fork();
 	REQUIRE(child >= 0);
 	if (!child) {
+		end_with_parent();
 		signal(SIGALRM, ignore_number);
 		linger_t linger = linger_launch(spin_for_ever, 3000, NULL);
 		_exit(!linger.is_complete && !linger.error ? 0 : 9);
