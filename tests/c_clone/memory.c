@@ -45,13 +45,25 @@ static void move_all(void *lengths) {
 	}
 }
 
+static void wait_here(void *unused) {
+	(void) unused;
+	pause();
+}
+
 int main(void) {
-	static size_t lengths[] = { 1, 31, 64, 255, 2048, 4096, 65537, 1 << 20, (5 << 20) + 7, LARGEST, 0 };
+	static size_t lengths[] = { 1, 31, 64, 255, 300, 1000, 2048, 4096, 10000, 65537, 1 << 20, (5 << 20) + 7, LARGEST, 0 };
 	buffer = malloc(ROOM);
 	source = malloc(ROOM);
 	CHECK(buffer && source);
-	/* interrupted on the way, too */
-	linger_t linger = launch(move_all, 1000, lengths);
-	CHECK(finish(&linger, 1000) > 0);
+	/* not in the first libset alone; and interrupted on the way */
+	linger_t others[2];
+	for (int i = 0; i < 3; i++) {
+		linger_t linger = launch(move_all, 1000, lengths);
+		CHECK(finish(&linger, 1000) > 0);
+		if (i < 2)
+			others[i] = launch(wait_here, NO_LIMIT, NULL);
+	}
+	for (int i = 0; i < 2; i++)
+		cancel(&others[i]);
 	return 0;
 }
