@@ -406,6 +406,11 @@ static void check_other_functions(void) {
 static void wait_in_system(void *line) {
 	system(line);
 }
+/* A shell has them ignored in what it starts in the background. */
+static void die_of_interrupts(void) {
+	signal(SIGINT, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
+}
 static void end_by(int signal) {
 	int status;
 	pid_t child = fork();
@@ -420,6 +425,7 @@ static void *wait_in_thread(void *line) {
 	return NULL;
 }
 static void check_given_up(void) {
+	die_of_interrupts();
 	for (int i = 0; i < 10; i++) {
 		linger_t linger = linger_launch(wait_in_system, 3000 + rand() % 3000, "exec sleep 10");
 		REQUIRE(!linger.is_complete && !linger.error, linger.error);
@@ -443,6 +449,7 @@ static void use_system(void *unused) {
 	REQUIRE(!sigprocmask(SIG_BLOCK, NULL, &mask) && !sigismember(&mask, SIGCHLD));
 }
 static void check_system(void) {
+	die_of_interrupts();
 	inside(use_system, NULL);
 	use_system(NULL);
 	end_by(SIGINT);
