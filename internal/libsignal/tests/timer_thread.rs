@@ -49,7 +49,7 @@ fn each_thread_gets_its_own_timer() {
     let ready = Barrier::new(2);
     let done = Barrier::new(2);
     thread::scope(|scope| {
-        for (index, cookie) in COOKIES.into_iter().enumerate() {
+        let threads = COOKIES.into_iter().enumerate().map(|(index, cookie)| {
             let (tids, ready, done) = (&tids, &ready, &done);
             scope.spawn(move || {
                 tids[index].store(gettid(), SeqCst);
@@ -61,7 +61,11 @@ fn each_thread_gets_its_own_timer() {
                 assert_eq!(TAKEN_BY[index].load(SeqCst), other);
                 assert_eq!(TIMER_IDS[index].load(SeqCst), timer.id());
                 done.wait();
-            });
+            })
+        });
+        // The scope's own end would wait for the closures only: joined threads are gone.
+        for thread in threads.collect::<Vec<_>>() {
+            thread.join().unwrap();
         }
     });
     assert_eq!(UNEXPECTED.load(SeqCst), 0);
