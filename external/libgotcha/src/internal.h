@@ -494,6 +494,18 @@ static inline void errno_out(void) {
 		*(int *) (thread_pointer() + THIS.set->errno_offset) = *gotcha_base_errno();
 }
 
+/* Outside of brackets: errno of whoever calls, a libset's code or base's. */
+static inline int *caller_errno(void) {
+	return in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno();
+}
+/* Reports `error`, if it is not 0, as most functions do. */
+static inline int fail(int error) {
+	if (!error)
+		return 0;
+	*caller_errno() = error;
+	return -1;
+}
+
 /* Cross into the starting libset and onto the kernel thread's own TCB. Not inlined: the compiler
  * may keep the address of a thread-local variable in a register within one function. */
 struct hosted_guard {

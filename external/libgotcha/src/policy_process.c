@@ -295,7 +295,7 @@ static int process_system(const char *line) {
 	shared_leave(&guard);
 	gotcha_change_mask(SIG_SETMASK, &mask, NULL);
 	if (error)
-		*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
+		*caller_errno() = error;
 	return status;
 }
 

@@ -110,10 +110,14 @@ static void threads_forked(void) {
 		gotcha_libset(i + 1)->live_threads = gotcha_libset(i + 1) == own;
 }
 
+static int base_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
+	return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
+		(thread, attributes, function, argument);
+}
+
 static int create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
 	bool entered = gotcha_inherited_mask_enter();
-	int error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
-		(thread, attributes, function, argument);
+	int error = base_create(thread, attributes, function, argument);
 	gotcha_inherited_mask_leave(entered);
 	return error;
 }
@@ -133,13 +137,11 @@ static int threads_create(pthread_t *thread, const pthread_attr_t *attributes, v
 	int error = EAGAIN;
 	struct start *start = set ? gotcha_base_malloc(sizeof *start) : NULL;
 	if (!set) {
-		error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
-			(thread, attributes, function, argument);
+		error = base_create(thread, attributes, function, argument);
 	} else if (start) {
 		*start = (struct start) { function, argument, set };
 		set->live_threads++;
-		error = ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *)) rows[INDEX_pthread_create].base)
-			(thread, attributes, start_thread, start);
+		error = base_create(thread, attributes, start_thread, start);
 		if (error) {
 			set->live_threads--;
 			gotcha_base_free(start);
@@ -258,13 +260,6 @@ static int patience_nap(struct patience *patience) {
 		return EAGAIN;
 	gotcha_nap(&patience->nap_ns);
 	return 0;
-}
-
-static int fail(int error) {
-	if (!error)
-		return 0;
-	*(in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno()) = error;
-	return -1;
 }
 
 static int request_state(const struct aiocb *request) {

@@ -92,18 +92,6 @@ static void *definition(int row) {
 }
 #define CALL(name, ...) (((__typeof__(&name)) definition(ROW_##name))(__VA_ARGS__))
 
-static int *caller_errno(void) {
-	return in_libset() ? (int *) (thread_pointer() + THIS.set->errno_offset) : gotcha_base_errno();
-}
-
-/* Reports `error` as most functions do. */
-static int fail(int error) {
-	if (!error)
-		return 0;
-	*caller_errno() = error;
-	return -1;
-}
-
 /* ------------------------------------------------------------------ time */
 
 enum { NS_PER_S = 1000000000, NS_PER_MS = 1000000, NS_PER_US = 1000 };
