@@ -41,7 +41,7 @@ const NOT_SHOWN: [(&str, &str); 18] = [
          __fwriting fwide fgetwc_unlocked getwc_unlocked fputwc_unlocked putwc_unlocked fgetws_unlocked \
          __fgetws_unlocked_chk fputws_unlocked fflush_unlocked getchar_unlocked getwchar_unlocked \
          putchar_unlocked putwchar_unlocked _IO_padn _IO_getline _IO_getline_info printf_size __printf_fp \
-         _IO_seekoff _IO_seekpos _IO_peekc_locked freopen64 herror",
+         _IO_seekoff _IO_seekpos _IO_peekc_locked herror",
     ),
     ("ends the process, and prints the same first", "__assert __assert_fail __assert_perror_fail"),
     (

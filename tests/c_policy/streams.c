@@ -334,12 +334,14 @@ static void check_freopen64(void) {
 	fputs("outside\n", stream);
 	inside(reopening64_inside, NULL);
 	REQUIRE(fputs("outside\n", stream) >= 0 && !fclose(stream));
+	look_at_list();
 }
 static void check_freopen(void) {
 	stream = tmpfile();
 	fputs("outside\n", stream);
 	inside(reopening_inside, NULL);
 	REQUIRE(fputs("outside\n", stream) >= 0 && !fclose(stream));
+	look_at_list();
 }
 
 static void ending_inside(void *unused) {
