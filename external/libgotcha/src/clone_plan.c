@@ -208,6 +208,8 @@ static int compile_relocation(const struct object *object, const Elf64_Rela *rel
 	case R_X86_64_IRELATIVE:
 		/* the resolver's choice depends on the processor alone, and base has made it */
 		value = base_word(object, relocation, 0);
+		if (gotcha_policy_redirect(value, &value))
+			return append(offset, WORD_ABSOLUTE, value);
 		return append_address_in(offset, gotcha_object_at(value), value);
 	case R_X86_64_DTPMOD64:
 	case R_X86_64_DTPOFF64:

@@ -271,17 +271,46 @@ static int open_copies(struct libset *set, struct link_map *first) {
 	return 0;
 }
 
+/* What an object's own resolver has chosen is bound without a name, so the stub does not come before it. */
+static void redirect_indirect(const struct libset *set, size_t index, const Elf64_Rela *relocations, size_t length) {
+	const struct object *object = &gotcha_objects[index];
+	uintptr_t copy = set->copies[index].base, target;
+	for (size_t i = 0; i < length; i++) {
+		uintptr_t offset = relocations[i].r_offset, word = object->base + offset;
+		if (ELF64_R_TYPE(relocations[i].r_info) != R_X86_64_IRELATIVE || !gotcha_policy_redirect(*(uintptr_t *) word, &target))
+			continue;
+		bool is_protected = word >= object->relro_start && word < object->relro_end;
+		void *page = (void *) page_down(copy + offset);
+		if (is_protected && mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE))
+			continue;       /* it calls its own, then */
+		*(uintptr_t *) (copy + offset) = target;
+		if (is_protected)
+			mprotect(page, PAGE_SIZE, PROT_READ);
+	}
+}
+
+static int open_and_bind_copies(struct libset *set, struct link_map *first) {
+	size_t had = set->copies_len;
+	int error = open_copies(set, first);
+	for (size_t i = had; !error && i < set->copies_len; i++)
+		if (set->copies[i].map) {
+			redirect_indirect(set, i, gotcha_objects[i].rela, gotcha_objects[i].rela_len);
+			redirect_indirect(set, i, gotcha_objects[i].jmprel, gotcha_objects[i].jmprel_len);
+		}
+	return error;
+}
+
 static int create(struct libset *set) {
 	int error = 0;
 	struct link_map *stub = open_stub(set, &error);
-	return stub ? open_copies(set, stub) : error;
+	return stub ? open_and_bind_copies(set, stub) : error;
 }
 
 /* An object that base has opened since is opened in the namespace: its references find the stub
  * there, and it binds as the others did. */
 static int extend(struct libset *set) {
 	size_t had = set->copies_len;
-	int error = open_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
+	int error = open_and_bind_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
 	gotcha_tcb_add_copies(set, had, set->copies_len);
 	return error;
 }

@@ -280,7 +280,8 @@ struct rows {
 };
 extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_libc_heap, gotcha_rows_loader, gotcha_rows_locale,
 	gotcha_rows_locks, gotcha_rows_process, gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind,
-	gotcha_rows_waits;
+	gotcha_rows_valgrind, gotcha_rows_waits;
+int gotcha_valgrind_init(void);
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
 #ifdef GOTCHA_TESTING

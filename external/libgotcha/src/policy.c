@@ -9,7 +9,8 @@
 
 static struct rows *const tables[] = {
 	&gotcha_rows_unwind, &gotcha_rows_heap, &gotcha_rows_libc_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_locale,
-	&gotcha_rows_locks, &gotcha_rows_process, &gotcha_rows_signals, &gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_waits,
+	&gotcha_rows_locks, &gotcha_rows_process, &gotcha_rows_signals, &gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_valgrind,
+	&gotcha_rows_waits,
 };
 
 enum { HASH_SIZE = 4096 };
@@ -95,10 +96,12 @@ static uintptr_t shared_addresses[lengthof(shared_data)];
 int gotcha_policy_bind(void) {
 	for (size_t i = 0; i < lengthof(shared_data); i++)
 		shared_addresses[i] = (uintptr_t) gotcha_base_symbol(shared_data[i]);
+	int error = gotcha_valgrind_init();
+	if (error)
+		return error;
 	for (size_t i = 0; i < lengthof(tables); i++)
 		for (size_t j = 0; counts(tables[i]) && j < tables[i]->length; j++) {
-			int error = bind_row(tables[i], &tables[i]->first[j]);
-			if (error)
+			if ((error = bind_row(tables[i], &tables[i]->first[j])))
 				return error;
 		}
 	return 0;
