@@ -75,9 +75,11 @@
 //! - **Library configuration** made outside (as by `curl_global_init`) is not seen inside, and objects made on one
 //!   side and used on the other mix two copies of their library. Make them inside, or name the library in
 //!   `LIBGOTCHA_SHARED`.
-//! - **A cancel leaks** what the function has on the heap, and its descriptors. *Dropping* also leaks its stack,
+//! - **A cancel leaks** what the function has on the heap, and its descriptors, unless it has stopped in [`pause`]:
+//!   then it is unwound, and its destructors run. *Dropping* one that has not also leaks its stack,
 //!   thread-locals and captures; after 10,000 such drops launching fails with [`Error::TooManyAbandoned`].
-//!   [`Linger::reclaim`], which is unsafe, uses them again.
+//!   [`Linger::reclaim`], which is unsafe, uses them again; [`Linger::cancel_within`] gives the function time to get to a
+//!   `pause`.
 //! - **Not preempted** are functions that run in the original libraries: those listed above, those of libraries
 //!   named in `LIBGOTCHA_SHARED`, and what is called through pointers that the program stored before its first
 //!   launch. Timeouts take effect when they return.
@@ -107,7 +109,8 @@
 //!   thread-locals, which move with the function.
 //! - *Borrows.* `Linger<'a, T>` cannot outlive what the function has captured. A function that is forgotten with
 //!   `std::mem::forget` never runs again, so borrows that end after that are not used.
-//! - *Ending it.* No destructor of a cancelled function runs, as if its thread had stopped for ever. Others may rely
+//! - *Ending it.* No destructor of a function runs that is cancelled elsewhere than in [`pause`], as if its thread had
+//!   stopped for ever. Others may rely
 //!   on its frames nevertheless: a pinned value on its stack, a node of an intrusive list, a scoped thread that borrows
 //!   from it. So dropping never reuses that memory, and waits for threads which the function has started.
 //!   [`Linger::reclaim`] does reuse it, and is unsafe.
@@ -144,7 +147,9 @@ mod task;
 mod thread;
 
 pub use error::Error;
-pub use linger::{Continuation, Linger, concurrency_limit, launch, no_preempt, nsnow, pause, resume, timeout};
+pub use linger::{
+    Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, timeout,
+};
 
 /// The README's examples, as documentation tests.
 #[cfg(doctest)]

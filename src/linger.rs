@@ -6,24 +6,32 @@ use crate::task::{self, Generation, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
 use crate::thread::Thread;
 use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A preemptible function: finished, or where it stopped.
 ///
 /// # Cancellation
 ///
-/// Dropping a [`Linger::Continuation`] cancels the function: it never goes on. If it had started, its stack,
-/// thread-locals and captures are *abandoned*, which means leaked: something outside may still point at
-/// them, as when a thread ends without running its destructors. So is the heap memory that it
-/// holds. If the function has started threads that still run, dropping waits for their end, since they
-/// may use what the function has borrowed. Its libset is rolled back and used again.
+/// Dropping a [`Linger::Continuation`] cancels the function. How depends on where it is:
+///
+/// - It has not started: its captures are dropped.
+/// - It has stopped by itself, in [`pause`]: it is unwound from there, as by a panic, so that its destructors run, and
+///   nothing leaks. (A function that catches this and goes on is unwound anew at its next `pause`, which may be never:
+///   to limit that, see [`Linger::cancel_within`].) Frames that cannot unwind, such as an `extern "C"` function
+///   that calls `pause`, abort the process, as at a panic. Where panics abort, and in `pause`s of C's
+///   interface, nothing is unwound.
+/// - It was stopped somewhere else: it never goes on. Its stack,
+///   thread-locals and captures are *abandoned*, which means leaked: something outside may still point at
+///   them, as when a thread ends without running its destructors. So is the heap memory that it
+///   holds. If the function has started threads that still run, dropping waits for their end, since they
+///   may use what the function has borrowed. Its libset is rolled back and used again.
 ///
 /// Unfinished functions that it had launched, or had been the last to resume, are cancelled with it, unless it has
-/// returned: resuming one of them afterwards, through a handle that the function had put elsewhere, fails with
+/// returned or was unwound: resuming one of them afterwards, through a handle that the function had put elsewhere, fails with
 /// [`Error::Cancelled`].
 ///
 /// After 10,000 abandoned functions launching fails with
@@ -245,34 +253,92 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     Ok(linger)
 }
 
+/// What a function's frames are unwound by when it is cancelled where it has called [`pause`].
+struct Unwinding;
+
 impl<'a, T> Continuation<'a, T> {
     /// Context: bracketed.
-    fn go_on(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
-        let task = self.task.as_ptr();
+    fn go_on(mut self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
         // SAFETY: the task is this continuation's, prepared or stopped.
-        match unsafe { Task::run(task, budget_us) }? {
-            Stop::Paused | Stop::Preempted => {
-                // SAFETY: the task is this continuation's, and stopped.
-                unsafe { Task::keep(task) };
-                Ok(Linger::Continuation(self))
+        if unsafe { self.run(budget_us) }? {
+            // SAFETY: the function has completed, and the continuation is not dropped.
+            match unsafe { ManuallyDrop::new(self).take_outcome(Task::release) } {
+                Ok(result) => Ok(Linger::Completion(result)),
+                Err(panic) => resume_unwind(panic),
             }
-            Stop::Ended => Err(Error::Ended),
-            Stop::Completed => {
-                let this = std::mem::ManuallyDrop::new(self);
-                // SAFETY: the function has completed, so it has written its outcome, which is moved out
-                // here, once; the task is not used after it was released.
-                let outcome = unsafe {
-                    let outcome = this.outcome.as_ref().assume_init_read();
-                    (this.free)(this.outcome.as_ptr().cast());
-                    Task::release(task);
-                    outcome
-                };
-                match outcome {
-                    Ok(result) => Ok(Linger::Completion(result)),
-                    Err(panic) => resume_unwind(panic),
+        } else {
+            Ok(Linger::Continuation(self))
+        }
+    }
+
+    /// Runs the function until it completes, or stops. Returns whether it has completed.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// The task is this continuation's, prepared or stopped.
+    unsafe fn run(&mut self, budget_us: u64) -> Result<bool, Error> {
+        let task = self.task.as_ptr();
+        // SAFETY: the caller's promise.
+        unsafe {
+            match Task::run(task, budget_us)? {
+                Stop::Paused | Stop::Preempted => {
+                    Task::keep(task);
+                    Ok(false)
                 }
+                Stop::Ended => Err(Error::Ended),
+                Stop::Completed => Ok(true),
             }
         }
+    }
+
+    /// Moves out what the function has left, and gives the task back in the way given.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// The function has completed. The continuation is not used again, nor dropped.
+    #[inline]
+    unsafe fn take_outcome(&mut self, give_back: unsafe fn(*mut Task)) -> thread::Result<T> {
+        // SAFETY: the caller's promise: it has written its outcome.
+        unsafe {
+            let outcome = self.outcome.as_ref().assume_init_read();
+            (self.free)(self.outcome.as_ptr().cast());
+            give_back(self.task.as_ptr());
+            outcome
+        }
+    }
+
+    /// Runs the destructors of a function that has stopped in [`pause`], until it has ended. Returns whether it has.
+    fn unwind(&mut self) -> bool {
+        // Where panics abort, nothing unwinds.
+        if cfg!(not(panic = "unwind")) {
+            return false;
+        }
+        let outcome = {
+            let _bracket = BracketGuard::enter();
+            if Thread::get().is_err() || !self.claim() {
+                return false;
+            }
+            let task = self.task.as_ptr();
+            // SAFETY: the task is this continuation's, and stopped; it is not used if it has completed.
+            unsafe {
+                if !Task::set_cancelled(task) {
+                    // Who is cancelled meanwhile is not to leave it to nobody.
+                    Task::keep(task);
+                    return false;
+                }
+                if self.run(u64::MAX) != Ok(true) {
+                    return false;
+                }
+                self.take_outcome(Task::reclaim_completed)
+            }
+        };
+        // A result that nobody asks for; or a panic, which was reported, unless it is ours.
+        drop(outcome);
+        true
     }
 
     /// Makes the task this continuation's alone. False: the function was cancelled with its launcher, and nothing
@@ -345,6 +411,7 @@ impl<T> Drop for Continuation<'_, T> {
                 }
                 return;
             }
+            Some(State::Stopped(Stop::Paused)) if self.unwind() => return,
             Some(_) => self.wait_for_threads(),
         }
         let _bracket = BracketGuard::enter();
@@ -377,6 +444,109 @@ impl<'a, T> Linger<'a, T> {
     pub fn yielded(&self) -> bool {
         let Linger::Continuation(continuation) = self else { return false };
         continuation.state() == Some(State::Stopped(Stop::Paused))
+    }
+
+    /// The same as [`resume`] with a budget of `limit`, rounded up to whole microseconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`resume`].
+    ///
+    /// # Panics
+    ///
+    /// As [`resume`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::{launch, pause};
+    /// use std::time::Duration;
+    ///
+    /// let mut linger = launch(|| { pause(); 7 }, u64::MAX)?;
+    /// assert!(linger.resume_for(Duration::from_secs(1))?.is_completion());
+    /// # Ok::<(), inger::Error>(())
+    /// ```
+    pub fn resume_for(&mut self, limit: Duration) -> Result<&mut Self, Error>
+    where
+        T: Send,
+    {
+        resume(self, budget_us(limit))
+    }
+
+    /// Cancels the function, but lets it go on for at most `limit` before, until it calls [`pause`], from where it is
+    /// unwound: its destructors run. Returns its result if it returned instead.
+    ///
+    /// What reaches no `pause` within `limit` is cancelled where it is, as by dropping; so is what is unwound, and has not
+    /// come to its end by then. A function that had not started is dropped.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the function goes on in the caller.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::{launch, pause};
+    /// use std::time::Duration;
+    ///
+    /// struct Guard<'a>(&'a mut bool);
+    /// impl Drop for Guard<'_> {
+    ///     fn drop(&mut self) {
+    ///         *self.0 = true;
+    ///     }
+    /// }
+    ///
+    /// let mut is_tidy = false;
+    /// let guard = Guard(&mut is_tidy);
+    /// let linger = launch(
+    ///     || {
+    ///         let _guard = guard;
+    ///         loop {
+    ///             (0..10_000_000).for_each(|number| drop(std::hint::black_box(number)));
+    ///             pause();
+    ///         }
+    ///     },
+    ///     10,
+    /// )?;
+    /// assert_eq!(linger.cancel_within(Duration::from_secs(100)), None::<()>);
+    /// assert!(is_tidy);
+    /// # Ok::<(), inger::Error>(())
+    /// ```
+    pub fn cancel_within(self, limit: Duration) -> Option<T>
+    where
+        T: Send,
+    {
+        let continuation = match self {
+            Linger::Completion(result) => return Some(result),
+            Linger::Continuation(continuation) => continuation,
+            Linger::Poison => return None,
+        };
+        if continuation.state() == Some(State::Prepared) {
+            return None;
+        }
+        let mut continuation = ManuallyDrop::new(continuation);
+        let outcome = {
+            let _bracket = BracketGuard::enter();
+            let goes_on = !limit.is_zero() && Thread::get().is_ok() && continuation.claim();
+            // SAFETY: then the task is this continuation's, and stopped. Once it has completed, the continuation is
+            // not used again, nor dropped.
+            unsafe {
+                if goes_on {
+                    Task::set_cancelled(continuation.task.as_ptr());
+                }
+                (goes_on && continuation.run(budget_us(limit)) == Ok(true))
+                    .then(|| continuation.take_outcome(Task::reclaim_completed))
+            }
+        };
+        match outcome {
+            Some(Ok(result)) => Some(result),
+            Some(Err(panic)) if panic.is::<Unwinding>() => None,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => {
+                drop(ManuallyDrop::into_inner(continuation));
+                None
+            }
+        }
     }
 
     /// The function's result, if it has returned.
@@ -413,7 +583,7 @@ impl<'a, T> Linger<'a, T> {
     /// ```
     pub unsafe fn reclaim(self) {
         let Linger::Continuation(continuation) = self else { return };
-        let mut continuation = std::mem::ManuallyDrop::new(continuation);
+        let mut continuation = ManuallyDrop::new(continuation);
         let state = continuation.state();
         {
             let _bracket = BracketGuard::enter();
@@ -438,10 +608,14 @@ impl<'a, T> Linger<'a, T> {
 ///
 /// Its launcher goes on, and may [`resume`] it. Outside a preemptible function it does nothing.
 pub fn pause() {
-    let _bracket = BracketGuard::enter();
-    if in_function() {
+    let is_cancelled = {
+        let unwinding = thread::panicking();
+        let _bracket = BracketGuard::enter();
         // SAFETY: a function is running on this kernel thread, and this is its code.
-        unsafe { Task::stop_current(Stop::Paused) };
+        in_function() && unsafe { Task::pause_current(unwinding) }
+    };
+    if is_cancelled {
+        resume_unwind(Box::new(Unwinding));
     }
 }
 
@@ -469,7 +643,7 @@ pub(crate) fn in_function() -> bool {
 ///
 /// ```
 /// use inger::{Error, timeout};
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 ///
 /// assert_eq!(timeout(Duration::from_secs(10), || 6 * 7), Ok(42));
 /// assert_eq!(timeout(Duration::from_millis(2), || loop { std::hint::spin_loop() }), Err::<(), _>(Error::TimedOut));
@@ -479,9 +653,49 @@ where
     T: Send + 'a,
     F: FnOnce() -> T + Send + 'a,
 {
-    // Rounded up: never early. MAX would mean no limit, as such a Duration does.
-    let budget_us = u64::try_from(limit.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-    launch(function, budget_us)?.completion().ok_or(Error::TimedOut)
+    launch(function, budget_us(limit))?.completion().ok_or(Error::TimedOut)
+}
+
+/// Runs `function` until `end` at most, and cancels it if it has not returned by then.
+///
+/// The same as [`timeout`] with the time that is left; if there is none, the function does not run.
+///
+/// # Errors
+///
+/// As [`timeout`].
+///
+/// # Panics
+///
+/// A panic of the function goes on in the caller.
+///
+/// # Cancellation
+///
+/// As by dropping a [`Linger`].
+///
+/// # Examples
+///
+/// Two steps that have 10 ms together:
+///
+/// ```
+/// use inger::{Error, deadline};
+/// use std::time::{Duration, Instant};
+///
+/// let end = Instant::now() + Duration::from_millis(10);
+/// let size = deadline(end, || 6 * 7).unwrap_or(0);
+/// assert_eq!(deadline(end, || loop { std::hint::black_box(size); }), Err::<(), _>(Error::TimedOut));
+/// assert_eq!(deadline(end, || size), Err(Error::TimedOut));
+/// ```
+pub fn deadline<'a, T, F>(end: Instant, function: F) -> Result<T, Error>
+where
+    T: Send + 'a,
+    F: FnOnce() -> T + Send + 'a,
+{
+    timeout(end.saturating_duration_since(Instant::now()), function)
+}
+
+/// In whole microseconds, rounded up: never early. What is too long for that is no limit.
+pub(crate) fn budget_us(limit: Duration) -> u64 {
+    u64::try_from(limit.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
 /// Runs `section` without preemption: a timeout that comes meanwhile takes effect right after it.

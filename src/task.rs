@@ -75,6 +75,12 @@ pub(crate) struct Task {
     parent: *mut Task,
     /// Its launcher must not be stopped: deadlines further out wait until the launcher is left.
     is_barrier: bool,
+    /// While it is stopped: it has called `pause`, from where it may be unwound.
+    can_unwind: bool,
+    /// It is to unwind at its next `pause`.
+    is_cancelled: bool,
+    /// It has returned, and its thread-locals are being destroyed.
+    is_ending: bool,
     innermost: *mut Task,
     pub(crate) state: State,
     /// Its own, absolute.
@@ -196,6 +202,9 @@ impl Task {
             launcher_own_mask: None,
             parent: null_mut(),
             is_barrier: false,
+            can_unwind: false,
+            is_cancelled: false,
+            is_ending: false,
             innermost: null_mut(),
             state: State::Idle,
             deadline_ns: NEVER,
@@ -255,6 +264,8 @@ impl Task {
             (*task).innermost = task;
             (*task).generation.store((*task).generation.load(Relaxed) + 1, Release);
             (*task).state = State::Prepared;
+            (*task).is_cancelled = false;
+            (*task).is_ending = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
@@ -276,6 +287,23 @@ impl Task {
         }
         if !Hot::of_this_thread().give(task) {
             pool().push(Idle(task));
+        }
+    }
+
+    /// The same as [`Task::release`], for a function that has been cancelled, and has completed on account of that: for
+    /// later ones its libset is as new.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and its function has completed.
+    pub(crate) unsafe fn reclaim_completed(task: *mut Task) {
+        let _errno = ErrnoGuard::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !(*task).kept.load(Relaxed).is_null() {
+                Task::let_go(task);
+            }
+            Task::reclaim_one(task);
         }
     }
 
@@ -778,6 +806,41 @@ impl Task {
         }
     }
 
+    /// The function calls `pause`. Returns whether it is now to unwind from there, which it cannot while it is
+    /// `unwinding` already, in a handler of the program, or when it has returned.
+    ///
+    /// Context: a function's stack and TCB, bracketed.
+    ///
+    /// # Safety
+    ///
+    /// A function is running on this kernel thread.
+    pub(crate) unsafe fn pause_current(unwinding: bool) -> bool {
+        // SAFETY: the caller's promise; the function moves between kernel threads, its task does not change.
+        unsafe {
+            let task = (*Thread::current()).current.load(Relaxed);
+            let can_unwind = !unwinding && !preempt::in_handler() && !(*task).is_ending;
+            if !(*task).is_cancelled {
+                (*task).can_unwind = can_unwind;
+                Task::stop_current(Stop::Paused);
+                (*task).can_unwind = false;
+            }
+            (*task).is_cancelled && can_unwind
+        }
+    }
+
+    /// The function is to unwind at its next `pause`. Returns whether that is where it has stopped.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and stopped.
+    pub(crate) unsafe fn set_cancelled(task: *mut Task) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*task).is_cancelled = true;
+            (*task).can_unwind
+        }
+    }
+
     /// Stops what has expired, where preemption was deferred; returns when it is resumed.
     ///
     /// Context: a function's stack and TCB, bracketed.
@@ -923,6 +986,7 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
         if let Some(function) = (*task).function {
             function((*task).argument);
         }
+        (*task).is_ending = true;
         gotcha::libgotcha_tcb_finish();
         preempt::close();
         gotcha::libgotcha_group_finish((*task).group);

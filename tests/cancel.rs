@@ -67,12 +67,18 @@ fn library_state_is_rolled_back() {
     // SAFETY: nothing outside points into the function.
     unsafe { linger.reclaim() };
     let after_reclaim = launch(first_numbers, u64::MAX).unwrap().completion().unwrap();
-    let linger = launch(seed, u64::MAX).unwrap();
-    drop(linger);
+    let seed_and_compute = || {
+        // SAFETY: a plain call.
+        unsafe { libc::srand(12345) };
+        compute_for_ever();
+    };
+    drop(launch(seed_and_compute, 5_000).unwrap());
     let after_drop = launch(first_numbers, u64::MAX).unwrap().completion().unwrap();
+    drop(launch(seed, u64::MAX).unwrap());
+    let after_unwinding = launch(first_numbers, u64::MAX).unwrap().completion().unwrap();
     // As a program that never calls srand() finds it: srand(1).
     let pristine = [1804289383, 846930886, 1681692777];
-    assert_eq!((after_reclaim, after_drop), (pristine, pristine));
+    assert_eq!([after_reclaim, after_drop, after_unwinding], [pristine; 3]);
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn there_is_a_limit_to_abandoned_functions() {
         assert!(errors.contains("limit met"), "{errors}");
         return;
     }
-    let error = (0..20_000).find_map(|_| launch(pause, u64::MAX).err());
+    let error = (0..20_000).find_map(|_| launch(compute_for_ever, 1).err());
     let Some(Error::TooManyAbandoned { count }) = error else { panic!("{error:?}") };
     assert_eq!(count, 10_000);
     assert!(Error::TooManyAbandoned { count }.to_string().contains("10000 functions"));

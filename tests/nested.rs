@@ -3,7 +3,7 @@
 mod support;
 
 use inger::{Error, Linger, launch, pause, resume};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{compute, compute_for_ever, finish, slots};
@@ -243,6 +243,25 @@ fn cancelling_the_outer_one_cancels_those_that_it_has_stopped() {
     }
 }
 
+/// A function that was stopped, not by itself, some time after it has done `work`.
+fn stopped_after<'a>(work: impl FnOnce() + Send + 'a) -> Linger<'a, ()> {
+    let is_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&is_done);
+    let mut linger = launch(
+        move || {
+            work();
+            done.store(true, Relaxed);
+            compute_for_ever();
+        },
+        100,
+    )
+    .unwrap();
+    while !is_done.load(Relaxed) {
+        resume(&mut linger, 100).unwrap();
+    }
+    linger
+}
+
 /// A handle that was put elsewhere outlives its function.
 #[test]
 fn handles_of_those_that_were_cancelled_with_the_outer_one_are_stale() {
@@ -250,7 +269,7 @@ fn handles_of_those_that_were_cancelled_with_the_outer_one_are_stale() {
     for reclaimed in [true, false].repeat(10) {
         let steps = Arc::new(AtomicUsize::new(0));
         let escaped = Mutex::new(Vec::new());
-        let outer = || {
+        let outer = stopped_after(|| {
             for budget_us in [u64::MAX, 0] {
                 let steps = steps.clone();
                 let work = move || {
@@ -259,9 +278,7 @@ fn handles_of_those_that_were_cancelled_with_the_outer_one_are_stale() {
                 };
                 escaped.lock().unwrap().push(launch(work, budget_us).unwrap());
             }
-            pause();
-        };
-        let outer = launch(outer, u64::MAX).unwrap();
+        });
         if reclaimed {
             // SAFETY: nothing outside points into the functions' frames, and what they share is on the heap.
             unsafe { outer.reclaim() };
@@ -290,13 +307,11 @@ fn stale_handles_can_be_dropped() {
     let _slots = slots(4);
     for _ in 0..20 {
         let escaped = Mutex::new(Vec::new());
-        let outer = || {
+        drop(stopped_after(|| {
             for budget_us in [u64::MAX, 0, u64::MAX] {
                 escaped.lock().unwrap().push(launch(pause, budget_us).unwrap());
             }
-            pause();
-        };
-        drop(launch(outer, u64::MAX).unwrap());
+        }));
         let other = launch(pause, u64::MAX).unwrap();
         let mut escaped = escaped.into_inner().unwrap();
         // SAFETY: nothing points into a function that is gone.

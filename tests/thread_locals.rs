@@ -131,9 +131,9 @@ fn destructors_do_not_run_at_a_cancel_nor_later() {
     for reclaimed in [true, false] {
         let work = || {
             ON_EXIT.with(|on_exit| on_exit.0.set(Some(exits)));
-            pause();
+            compute_for_ever();
         };
-        let linger = launch(work, u64::MAX).unwrap();
+        let linger = launch(work, 2_000).unwrap();
         if reclaimed {
             // SAFETY: nothing outside points into the function.
             unsafe { linger.reclaim() };
