@@ -229,3 +229,18 @@ fn forks_change_their_own_libsets() {
         succeed(folder.path(), engine, 30, ["./forks"]);
     }
 }
+
+/// Roll backs are compared byte by byte with what was there before; of little memory, and of so much that the kernel is
+/// asked what has been written. (An older kernel does not tell.)
+#[test]
+fn rolled_back_to_the_byte() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "rollback", &[], &["-lm"]);
+    println!("{}", succeed(folder.path(), "clone", 120, ["./rollback"]));
+    let library = folder.path().join("liblarge.so");
+    c::run(c::compiler().args(["-shared", "-fPIC", "tests/c/large_library.c", "-o"]).arg(&library));
+    let (library, rpath) = (library.display().to_string(), format!("-Wl,-rpath,{}", folder.path().display()));
+    build(folder.path(), "rollback", &["-DHAS_LARGE"], &["-lm", &library, &rpath]);
+    succeed(folder.path(), "clone", 120, ["./rollback"]);
+    succeed(folder.path(), "clone", 120, ["./rollback", "unasked"]);
+}
