@@ -1,11 +1,16 @@
 /* Thousands of functions at once, each with library state of its own; every other one is interrupted in the middle of
- * a library's work. argv[1]: how many. */
+ * a library's work. Prints what that takes. argv[1]: how many. */
 #include "../c/check.h"
 
+#include <search.h>
 #include <string.h>
+#include <sys/mman.h>
 #ifdef HAS_ZLIB
 #include <zlib.h>
 #endif
+
+/* What a function may take, stack and thread-locals included. */
+enum { MOST_KIB = 250 };
 
 struct job {
 	int number;
@@ -64,26 +69,82 @@ static void work(void *argument) {
 	CHECK(rand() == first_random);
 }
 
-static long kib(const char *path, const char *name) {
-	FILE *file = fopen(path, "r");
-	char line[256];
-	long found = -1;
-	while (file && fgets(line, sizeof line, file))
-		if (!strncmp(line, name, strlen(name)))
-			sscanf(line + strlen(name), "%ld", &found);
-	if (file)
-		fclose(file);
-	return found;
+/* ------------------------------------------------------------------ memory */
+
+/* Files that libsets have in memory: each is mapped twice, in the image and as a whole. */
+struct file {
+	unsigned long inode;
+	char *start;
+	size_t size;
+};
+static size_t files_kib;
+
+static int by_inode(const void *one, const void *other) {
+	unsigned long a = ((const struct file *) one)->inode, b = ((const struct file *) other)->inode;
+	return (a > b) - (a < b);
 }
 
-static int mappings(void) {
-	FILE *file = fopen("/proc/self/maps", "r");
-	int count = 0;
-	for (int byte; file && (byte = getc(file)) != EOF;)
-		count += byte == '\n';
-	if (file)
-		fclose(file);
-	return count;
+static void count_pages(const void *node, VISIT visit, int depth) {
+	(void) depth;
+	const struct file *file = *(struct file *const *) node;
+	unsigned char pages[4096];
+	if (visit != postorder && visit != leaf)
+		return;
+	CHECK(file->size <= sizeof pages << 12 && !mincore(file->start, file->size, pages));
+	for (size_t i = 0; i < file->size >> 12; i++)
+		files_kib += (pages[i] & 1) * 4;
+}
+
+struct usage {
+	long own_kib;           /* stacks, thread-locals, tables, what has been written; of text, which is shared, a part */
+	long files_kib;         /* pristine states */
+	int mappings;
+};
+
+static struct usage usage(void) {
+	struct usage usage = { 0 };
+	char line[512];
+	FILE *rollup = fopen("/proc/self/smaps_rollup", "r"), *maps = fopen("/proc/self/maps", "r");
+	CHECK(rollup && maps);
+	for (long kib; fgets(line, sizeof line, rollup);)
+		if (sscanf(line, "Pss_Anon: %ld", &kib) == 1 || sscanf(line, "Pss_File: %ld", &kib) == 1)
+			usage.own_kib += kib;
+	void *files = NULL;
+	for (unsigned long start, end, inode; fgets(line, sizeof line, maps); usage.mappings++) {
+		if (!strstr(line, "/memfd:libgotcha-libset") || sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) != 3)
+			continue;
+		struct file *file = malloc(sizeof *file), **found;
+		CHECK(file);
+		*file = (struct file) { inode, (char *) start, end - start };
+		CHECK(found = tsearch(file, &files, by_inode));
+		if (file->size > (*found)->size)
+			**found = *file;
+		if (*found != file)
+			free(file);
+	}
+	files_kib = 0;
+	twalk(files, count_pages);
+	usage.files_kib = files_kib;
+	tdestroy(files, free);
+	fclose(maps);
+	fclose(rollup);
+	return usage;
+}
+
+static long print_memory(const char *when, struct usage before, int count) {
+	struct usage after = usage();
+	long own = (after.own_kib - before.own_kib) / count, files = (after.files_kib - before.files_kib) / count;
+	printf("memory of each, %s: %ld KiB: %ld of its own, %ld of its pristine state; %d mappings\n", when, own + files, own, files,
+		(after.mappings - before.mappings) / count);
+	return own + files;
+}
+
+/* ------------------------------------------------------------------ time */
+
+static uint64_t now_ns(void) {
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec;
 }
 
 static int by_time(const void *one, const void *other) {
@@ -91,31 +152,69 @@ static int by_time(const void *one, const void *other) {
 	return (a > b) - (a < b);
 }
 
-static uint64_t median(uint64_t *times, int length) {
+static double median_us(uint64_t *times, int length) {
 	qsort(times, length, sizeof *times, by_time);
-	return times[length / 2];
+	return times[length / 2] / 1e3;
 }
+
+static void seed_and_pause(void *unused) {
+	(void) unused;
+	srand(1);
+	CHECK(strtok((char[]) { "some words" }, " "));
+	pause();
+}
+
+/* In one libset, again and again. */
+static void print_cancel(void) {
+	enum { ROUNDS = 10000 };
+	static uint64_t times[ROUNDS];
+	for (int i = 0; i < ROUNDS; i++) {
+		linger_t linger = launch(seed_and_pause, NO_LIMIT, NULL);
+		CHECK(linger.is_yielded);
+		uint64_t begin = now_ns();
+		cancel(&linger);
+		times[i] = now_ns() - begin;
+	}
+	printf("cancel of a paused function, median of %d: %.1f us\n", ROUNDS, median_us(times, ROUNDS));
+}
+
+/* The same libsets again, and cancelled; the first cancel in each finds pages that it has not written yet. */
+static void cancel_all(const char *when, linger_t *lingers, struct job *jobs, uint64_t *times, int count) {
+	for (int i = 0; i < count; i++) {
+		snprintf(jobs[i].words, sizeof jobs[i].words, "first %d last", i);
+		lingers[i] = launch(work, 20 + i % 200, &jobs[i]);
+		CHECK(!lingers[i].error);
+	}
+	for (int i = 0; i < count; i++) {
+		uint64_t begin = now_ns();
+		cancel(&lingers[i]);
+		times[i] = now_ns() - begin;
+	}
+	printf("cancel of each of these, %s, median: %.1f us\n", when, median_us(times, count));
+}
+
+/* ------------------------------------------------------------------ all at once */
 
 int main(int arguments, char *argv[]) {
 	int count = arguments > 1 ? atoi(argv[1]) : 64;
 	linger_t *lingers = calloc(count, sizeof *lingers), warm = launch(work, 0, NULL);
 	struct job *jobs = calloc(count, sizeof *jobs);
-	uint64_t *times = calloc(count, sizeof *times);
-	CHECK(lingers && jobs && times && !warm.error);
+	uint64_t *times = calloc(count, sizeof *times), *sorted = calloc(count, sizeof *times);
+	CHECK(lingers && jobs && times && sorted && !warm.error);
 	printf("limit: %zu\n", linger_concurrency_limit());
 	CHECK(linger_concurrency_limit() > (size_t) count);
-	long rss = kib("/proc/self/smaps_rollup", "Pss:"), shmem = kib("/proc/meminfo", "Shmem:");
-	int mapped = mappings();
+	print_cancel();
+	struct usage before = usage();
 	/* prepared first: what a launch alone costs is the creation of what it runs in */
 	for (int i = 0; i < count; i++) {
 		jobs[i] = (struct job) { .number = i, .is_interrupted = i % 2 };
 		snprintf(jobs[i].words, sizeof jobs[i].words, "first %d last", i);
-		uint64_t begin = now_us();
+		uint64_t begin = now_ns();
 		lingers[i] = launch(work, 0, &jobs[i]);
-		times[i] = now_us() - begin;
+		times[i] = now_ns() - begin;
 		CHECK(!lingers[i].error);
 	}
-	long idle_rss = kib("/proc/self/smaps_rollup", "Pss:"), idle_shmem = kib("/proc/meminfo", "Shmem:");
+	print_memory("prepared", before, count);
 	int interrupted = 0;
 	for (int i = 0; i < count; i++) {
 		/* until it is in the middle of the libraries' work */
@@ -125,28 +224,19 @@ int main(int arguments, char *argv[]) {
 		CHECK(!lingers[i].error);
 		interrupted += jobs[i].is_interrupted && !lingers[i].is_complete;
 	}
-	printf("%d at once, %d of them interrupted, %d mappings each\n", count, interrupted, (mappings() - mapped) / count);
-	printf("memory each: prepared %ld KiB + %ld KiB shared files; paused %ld KiB + %ld KiB\n", (idle_rss - rss) / count,
-		(idle_shmem - shmem) / count, (kib("/proc/self/smaps_rollup", "Pss:") - rss) / count, (kib("/proc/meminfo", "Shmem:") - shmem) / count);
-	printf("creation, median of the first half: %lu us, of the second: %lu us\n", (unsigned long) median(times, count / 2),
-		(unsigned long) median(times + count / 2, count / 2));
+	printf("%d at once, %d of them interrupted in libraries\n", count, interrupted);
+	CHECK(print_memory("paused or interrupted", before, count) < MOST_KIB);
+	int part = count < 100 ? count : 100;
+	printf("creation, median of all: %.0f us,", median_us(memcpy(sorted, times, count * sizeof *times), count));
+	printf(" of the first %d: %.0f us,", part, median_us(memcpy(sorted, times, part * sizeof *times), part));
+	printf(" of the last: %.0f us\n", median_us(memcpy(sorted, times + count - part, part * sizeof *times), part));
 	CHECK(interrupted > count / 8);
 	for (int i = 0; i < count; i++) {
 		finish(&lingers[i], NO_LIMIT);
 		CHECK(jobs[i].sum == library_work(i));
 	}
-	/* the same libsets again, and cancelled */
-	for (int i = 0; i < count; i++) {
-		snprintf(jobs[i].words, sizeof jobs[i].words, "first %d last", i);
-		lingers[i] = launch(work, 20 + i % 200, &jobs[i]);
-		CHECK(!lingers[i].error);
-	}
-	for (int i = 0; i < count; i++) {
-		uint64_t begin = now_us();
-		cancel(&lingers[i]);
-		times[i] = now_us() - begin;
-	}
-	printf("cancel, median: %lu us\n", (unsigned long) median(times, count));
+	cancel_all("the first time", lingers, jobs, times, count);
+	cancel_all("later", lingers, jobs, times, count);
 	cancel(&warm);
 	return 0;
 }
