@@ -89,8 +89,9 @@
 //! # Limits
 //!
 //! - How many functions can be unfinished at a time: [`concurrency_limit`]; one more gets
-//!   [`Error::TooManyLibsets`]. With the engine that is used by default it is about 11; 15 with
-//!   `GLIBC_TUNABLES=glibc.rtld.nns=16`.
+//!   [`Error::TooManyLibsets`]. Thousands: a libset takes five of the mappings that the kernel grants a process
+//!   (`vm.max_map_count`), and two for each library. Where the dynamic linker has to make the copies (see
+//!   `LIBGOTCHA_LOADER` below), about 11, and 15 with `GLIBC_TUNABLES=glibc.rtld.nns=16`.
 //! - A function's stack has 2 MiB. Overflowing it ends the process with a message.
 //! - Timeouts shorter than the time that an interrupt takes, a few microseconds and more in a virtual machine, come
 //!   that much late: a function that is resumed makes progress first.
@@ -128,8 +129,8 @@
 //! | `LIBGOTCHA_NUMGROUPS` | most libsets that may exist |
 //! | `LIBGOTCHA_SHARED` | colon-separated file names of libraries that are not copied: every call of them runs in the one original, unpreempted |
 //! | `LIBGOTCHA_SKIP` | colon-separated names of programs in which every launch fails, with nothing intercepted |
-//! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired |
-//! | `LIBGOTCHA_LOADER` | which engine makes the copies: `dlmopen` (default), `clone` |
+//! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired, and if the dynamic linker has to make them |
+//! | `LIBGOTCHA_LOADER` | who makes the copies, and nobody else then: `clone` (this library), `dlmopen` (the dynamic linker); by default `clone`, and `dlmopen` where that cannot |
 //! | `LIBGOTCHA_GDB` | `1`: debuggers are told of the `clone` engine's copies; they then read each library once for each |
 //! | `LIBGOTCHA_NOFSGSBASE` | set: the thread pointer is set by a system call, even where an instruction could |
 //!

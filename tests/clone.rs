@@ -26,16 +26,17 @@ fn build(folder: &Path, name: &str, flags: &[&str], libraries: &[&str]) {
     );
 }
 
-/// Runs a program to its end, which comes before this many seconds have passed.
+/// Runs a program to its end, which comes before this many seconds have passed. No engine: the default one.
 fn output<S: AsRef<OsStr>>(folder: &Path, engine: &str, seconds: u32, command: impl IntoIterator<Item = S>) -> Output {
-    Command::new("timeout")
-        .args(["-s", "KILL"])
-        .arg(seconds.to_string())
-        .args(command)
-        .env("LIBGOTCHA_LOADER", engine)
-        .current_dir(folder)
-        .output()
-        .expect("timeout(1)")
+    let mut limited = Command::new("timeout");
+    limited.args(["-s", "KILL"]).arg(seconds.to_string()).args(command).current_dir(folder);
+    // Cargo's search path may lead to an older build.
+    limited.env("LD_LIBRARY_PATH", c::library_folder());
+    match engine {
+        NO_ENGINE => limited.env_remove("LIBGOTCHA_LOADER"),
+        engine => limited.env("LIBGOTCHA_LOADER", engine),
+    };
+    limited.output().expect("timeout(1)")
 }
 
 /// The same; the program has to succeed.
@@ -48,6 +49,7 @@ fn succeed<S: AsRef<OsStr>>(folder: &Path, engine: &str, seconds: u32, command: 
 }
 
 const ENGINES: [&str; 2] = ["dlmopen", "clone"];
+const NO_ENGINE: &str = "";
 
 /// The C library's resolvers of indirect functions note sizes of caches, which its copies are given: without them
 /// the first large memmove() divided by zero.
@@ -173,6 +175,34 @@ fn replaced_library() {
     succeed(folder.path(), "clone", 60, ["./failures", "replaced", &library]);
 }
 
+/// Where this engine is the default one and not asked for by name, the other takes its place, and the trace tells.
+#[track_caller]
+fn is_by_dlmopen(folder: &Path, before: &[&str], cause: &str) {
+    let trace = "LIBGOTCHA_TRACE=libsets";
+    let command = [before, &["env", trace, "./failures", "by_dlmopen", cause]].concat();
+    let text = succeed(folder, NO_ENGINE, 60, &command);
+    let line = text.lines().find(|line| line.contains("by dlmopen, at most 15: "));
+    assert!(line.is_some_and(|line| line.contains(cause)), "{text}");
+    let command = [before, &["./failures", "startup", cause]].concat();
+    succeed(folder, "clone", 60, &command);
+}
+
+/// It is the default.
+#[test]
+fn unasked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "failures", &[], &[]);
+    succeed(folder.path(), NO_ENGINE, 60, ["env", "LIBGOTCHA_NUMGROUPS=40", "./failures", "numgroups", "40"]);
+}
+
+/// A program whose address space is limited keeps most of it.
+#[test]
+fn little_address_space() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "failures", &[], &[]);
+    is_by_dlmopen(folder.path(), &["prlimit", "--as=2000000000"], "no address space");
+}
+
 /// Text relocations: refused by name if the program is linked with the library; without copies if it opens it.
 #[test]
 fn library_that_cannot_be_copied() {
@@ -184,7 +214,7 @@ fn library_that_cannot_be_copied() {
     build(folder.path(), "failures", &[], &[]);
     succeed(folder.path(), "clone", 60, ["./failures", "cannot_be_copied", &library]);
     build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &library, &rpath]);
-    succeed(folder.path(), "clone", 60, ["./failures", "startup", "libtext.so has text relocations"]);
+    is_by_dlmopen(folder.path(), &[], "libtext.so has text relocations");
 }
 
 /// Exceptions and backtraces cross copies of the C and the C++ library, with an unwinder of the program's own too.

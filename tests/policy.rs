@@ -301,6 +301,25 @@ fn stored_pointers() {
     assert!(!what.contains("signal: 14") && !what.contains("signal: 9"), "only slow: {what}");
 }
 
+/// On a C library whose insides the default engine does not know the other one works; asked for by name, it is refused.
+#[test]
+fn unknown_c_library() {
+    let output = |engine: Option<&str>| {
+        let mut command = program("heap");
+        command
+            .args(["free", "plain"])
+            .env_remove("LIBGOTCHA_LOADER")
+            .envs(engine.map(|name| ("LIBGOTCHA_LOADER", name)));
+        command.env("LIBGOTCHA_TEST_OFF", "clone_engine").env("LIBGOTCHA_TRACE", "libsets");
+        let output = command.output().expect("the program starts");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (works, trace) = output(None);
+    assert!(works && trace.contains("by dlmopen, at most 15: unsupported C library"), "{trace}");
+    let (works, trace) = output(Some("clone"));
+    assert!(!works && !trace.contains("dlmopen"), "{trace}");
+}
+
 #[test]
 fn every_row_has_a_test_or_a_reason() {
     let output =

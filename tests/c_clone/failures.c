@@ -165,6 +165,16 @@ static void numgroups(const char *number) {
 	is_well();
 }
 
+/* The dynamic linker makes the copies, which is good for some; the cause is told where they do not suffice. */
+static void by_dlmopen(const char *cause) {
+	while (add())
+		;
+	CHECK(lingers_len >= 11 && linger_concurrency_limit() == (size_t) lingers_len);
+	fails_for("grants this process");
+	fails_for(cause);
+	is_well();
+}
+
 /* The first launch fails. */
 static void startup(const char *cause) {
 	fails_for(cause);
@@ -188,6 +198,8 @@ int main(int count, char *argv[]) {
 		cannot_be_copied(argv[2]);
 	else if (!strcmp(argv[1], "numgroups"))
 		numgroups(argv[2]);
+	else if (!strcmp(argv[1], "by_dlmopen"))
+		by_dlmopen(argv[2]);
 	else if (!strcmp(argv[1], "startup"))
 		startup(argv[2]);
 	else

@@ -20,13 +20,15 @@
  * Environment, read once by libgotcha_init() and ignored in a set-user-ID program:
  *   LIBGOTCHA_NUMGROUPS  most libsets that may exist, besides the starting one (default: no cap
  *                        but what the engine can hold)
- *   LIBGOTCHA_LOADER     engine that makes the copies: "dlmopen" (default), "clone"
+ *   LIBGOTCHA_LOADER     engine that makes the copies, and no other then: "clone", "dlmopen"
+ *                        (default: "clone", and "dlmopen" where that cannot)
  *   LIBGOTCHA_SHARED     colon-separated file names of libraries that are not copied: their
  *                        functions, and callbacks that these make, run in the starting libset,
  *                        and are not preempted; they may be left by returning, longjmp() or an
  *                        exception
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
- *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired
+ *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired, and
+ *                        if the default engine cannot make them
  *   LIBGOTCHA_GDB        "1": debuggers are told of the clone engine's copies
  *   LIBGOTCHA_NOFSGSBASE set: thread pointers are set by a system call even where an instruction could
  */

@@ -51,6 +51,8 @@ int gotcha_gdb_publish(struct libset *, size_t from, size_t to);
 void gotcha_gdb_withdraw(struct libset *, size_t from, size_t to);
 
 /* clone_init.c */
+/* 0 if this is a C library whose copies can be initialised. */
+int gotcha_clone_check(void);
 int gotcha_clone_initialise(struct libset *, size_t from, size_t to);
 
 #endif

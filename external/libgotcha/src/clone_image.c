@@ -143,19 +143,26 @@ static void read_mappings_max(void) {
 		fclose(file);
 }
 
+/* A limit of address space is set for what the program does: three quarters of it are left. */
+static size_t images_max(void) {
+	struct rlimit space;
+	bool is_limited = !getrlimit(RLIMIT_AS, &space) && space.rlim_cur != RLIM_INFINITY;
+	return is_limited && space.rlim_cur / 4 / stride < MAX_LIBSETS ? space.rlim_cur / 4 / stride : MAX_LIBSETS;
+}
+
 /* As many images as addresses can be had for. */
 int gotcha_image_reserve_arena(void) {
 	read_mappings_max();
 	for (stride = 1ul << 26; stride < image_size + LATE_BYTES; stride *= 2)
 		;
-	for (arena_images = MAX_LIBSETS; arena_images >= 8; arena_images /= 2) {
+	for (arena_images = images_max(); arena_images >= 8; arena_images /= 2) {
 		void *memory = mmap(NULL, arena_images * stride, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (memory != MAP_FAILED) {
 			arena = (uintptr_t) memory;
 			return 0;
 		}
 	}
-	return gotcha_fail(errno, "no address space for copies of libraries: %s", strerror(errno));
+	return gotcha_fail(ENOSYS, "no address space for copies of libraries (ulimit -v?)");
 }
 
 /* Linkers lay most libraries out so that one mapping holds all read-only segments. */

@@ -69,17 +69,42 @@ static void *copy_of(const struct libset *set, const char *name) {
 	return symbol ? (void *) (set->copies[gotcha_libc - gotcha_objects].base + symbol->st_value) : NULL;
 }
 
+static const char early_init_name[] = "__libc_early_init", stdin_name[] = "_IO_2_1_stdin_";
+
+int gotcha_clone_check(void) {
+#ifdef GOTCHA_TESTING
+	if (gotcha_clone_is_off)
+		return gotcha_unknown_libc("copies cannot be initialised, says LIBGOTCHA_TEST_OFF");
+#endif
+	if (!gotcha_lookup_in(gotcha_libc, early_init_name, NULL) || !gotcha_lookup_in(gotcha_libc, stdin_name, NULL))
+		return gotcha_unknown_libc("__libc_early_init or _IO_2_1_stdin_ is missing");
+	return 0;
+}
+
+/* IO_accept_foreign_vtables, which nothing exports: a mangled pointer to a function of the copy's, the only one before
+ * the copy is used. */
+static bool notes_foreign_streams(const struct libset *set) {
+	static bool is_known;
+	const struct image_object *place = &gotcha_image[gotcha_libc - gotcha_objects];
+	uintptr_t bias = set->copies[gotcha_libc - gotcha_objects].base - gotcha_libc->base;
+	const uintptr_t *word = (const uintptr_t *) (place->data_start + bias), *end = (const uintptr_t *) (place->data_end + bias);
+	for (; !is_known && word < end; word++)
+		is_known = gotcha_demangle(*word) - set->libc_start < place->data_start - gotcha_libc->start;
+	return is_known;
+}
+
 /* libio/vtables.c: the C library aborts on a stream whose vtable is not its own, unless a constructor of its
  * finds that the program's standard streams already have such (check_stdfiles_vtables). A copy meets base's
  * streams all the time: it is shown one during that constructor. */
-static void initialise_libc(const struct libset *set, const struct arguments *arguments) {
-	void (*early_init)(_Bool) = (void (*)(_Bool)) copy_of(set, "__libc_early_init");
+static int initialise_libc(const struct libset *set, const struct arguments *arguments) {
+	void (*early_init)(_Bool) = (void (*)(_Bool)) copy_of(set, early_init_name);
 	early_init(false);
-	FILE *standard = copy_of(set, "_IO_2_1_stdin_");
+	FILE *standard = copy_of(set, stdin_name);
 	void **vtable = (void **) (standard + 1), *saved = *vtable;
 	*vtable = NULL;
 	run_constructors(set, gotcha_libc, arguments);
 	*vtable = saved;
+	return notes_foreign_streams(set) ? 0 : gotcha_unknown_libc("copies would not take the program's streams (LIBGOTCHA_LOADER=dlmopen does without)");
 }
 
 /* Context: base or hosted, under the lock; `set` has a loading TCB. */
@@ -97,17 +122,18 @@ int gotcha_clone_initialise(struct libset *set, size_t from, size_t to) {
 	struct arguments arguments = program_arguments();
 	uintptr_t host = thread_pointer();
 	gotcha_set_thread_pointer(set->loading_tcb);
-	for (size_t i = 0; i < length; i++) {
+	int error = 0;
+	for (size_t i = 0; !error && i < length; i++) {
 		size_t index = order[i] - gotcha_objects;
 		if (index < from || index >= to || !gotcha_image[index].present)
 			continue;
 		if (order[i] == gotcha_libc)
-			initialise_libc(set, &arguments);
+			error = initialise_libc(set, &arguments);
 		else
 			run_constructors(set, order[i], &arguments);
 	}
 	gotcha_set_thread_pointer(host);
 	free(visited);
 	free(order);
-	return 0;
+	return error;
 }

@@ -81,12 +81,14 @@ static void read_libsets_max(const char *value) {
 }
 
 static const struct engine *const engines[] = { &gotcha_engine_clone, &gotcha_engine_dlmopen };
-const struct engine *gotcha_engine = &gotcha_engine_dlmopen;
+const struct engine *gotcha_engine = &gotcha_engine_clone;
+const char *gotcha_engine_refusal;
 
 static void read_engine(const char *value) {
 	for (size_t i = 0; i < lengthof(engines); i++)
 		if (!strcmp(value, engines[i]->name)) {
 			gotcha_engine = engines[i];
+			gotcha_config.engine_is_chosen = true;
 			return;
 		}
 	warn("LIBGOTCHA_LOADER", value, "the engines are clone and dlmopen");

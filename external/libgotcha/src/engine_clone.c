@@ -1,4 +1,4 @@
-/* The clone engine: copies of the loaded libraries, made by ourselves. No limit but memory.
+/* The clone engine: copies of the loaded libraries, made by ourselves. The default: no limit but memory.
  *
  * Each function has a thread control block of its own, so a copy can use the static thread-local storage of
  * its original, which is what limits the dynamic linker's namespaces. */
@@ -7,7 +7,9 @@
 #include <errno.h>
 
 static int prepare(void) {
-	int error = gotcha_image_lay_out();
+	int error = gotcha_clone_check();
+	if (!error)
+		error = gotcha_image_lay_out();
 	if (!error)
 		error = gotcha_image_reserve_arena();
 	return error ? error : gotcha_plan_extend(0, gotcha_image_objects);

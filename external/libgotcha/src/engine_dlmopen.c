@@ -227,8 +227,9 @@ static struct link_map *open_stub(struct libset *set, int *error) {
 		stub->l_name = (char *) "libgotcha-stub";
 	/* ld.so has no error codes; these are its two ways to say that there is no more room */
 	if (cause && (strstr(cause, "no more namespaces") || strstr(cause, "static TLS"))) {
-		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use%s: %s", gotcha_libsets_len(),
-			has_most_namespaces() ? "" : " (GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15)", cause);
+		*error = gotcha_fail(EAGAIN, "the C library grants this process %zu namespaces, all in use%s: %s%s%s", gotcha_libsets_len(),
+			has_most_namespaces() ? "" : " (GLIBC_TUNABLES=glibc.rtld.nns=16 raises that to 15)", cause,
+			gotcha_engine_refusal ? "; libsets are namespaces because " : "", gotcha_engine_refusal ? gotcha_engine_refusal : "");
 	} else if (!stub) {
 		*error = gotcha_fail(ENOEXEC, "dlmopen: %s", cause ? cause : "unknown error");
 	} else if (dlinfo(stub, RTLD_DI_LMID, &set->namespace)) {

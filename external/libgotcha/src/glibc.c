@@ -32,7 +32,7 @@ enum { TCB_SEARCH_BYTES = 8192 };
 #define ARCH_SHSTK_STATUS 0x5005
 #endif
 
-static int unknown(const char *what) {
+int gotcha_unknown_libc(const char *what) {
 	const char *(*version)(void) = dlsym(RTLD_DEFAULT, "gnu_get_libc_version");
 	return gotcha_fail(ENOSYS, "unsupported C library (glibc %s): %s", version ? version() : "unknown", what);
 }
@@ -122,9 +122,9 @@ static int probe_thread(void) {
 	if (error)
 		return gotcha_fail(error, "pthread_create of a probe thread: %s", strerror(error));
 	if (!probe.stackblock)
-		return unknown("a thread's stack is not described in its TCB");
+		return gotcha_unknown_libc("a thread's stack is not described in its TCB");
 	if (!probe.specific_used)
-		return unknown("no flag tells that a thread has thread-specific data");
+		return gotcha_unknown_libc("no flag tells that a thread has thread-specific data");
 	gotcha_layout.specific_used = probe.specific_used;
 	gotcha_layout.stackblock = probe.stackblock;
 	gotcha_layout.stackblock_size = probe.stackblock + sizeof(void *);
@@ -137,29 +137,29 @@ static int derive_thread(void) {
 	size_t bits;
 	const uint32_t *size = private_symbol("_thread_db_sizeof_pthread");
 	if (!size || *size > TCB_SEARCH_BYTES)
-		return unknown("no description of struct pthread");
+		return gotcha_unknown_libc("no description of struct pthread");
 	layout->size_bytes = *size;
 	if (*(uintptr_t *) self != self)
-		return unknown("the TCB does not begin with its own address");
+		return gotcha_unknown_libc("the TCB does not begin with its own address");
 	if (!field("_thread_db_pthread_tid", &bits, &layout->tid) || bits != 32)
-		return unknown("no description of pthread.tid");
+		return gotcha_unknown_libc("no description of pthread.tid");
 	if (*(int *) (self + layout->tid) != syscall(SYS_gettid))
-		return unknown("pthread.tid is not the thread's tid");
+		return gotcha_unknown_libc("pthread.tid is not the thread's tid");
 	if (!field("_thread_db_pthread_list", &bits, &layout->list) || bits != 128)
-		return unknown("no description of pthread.list");
+		return gotcha_unknown_libc("no description of pthread.list");
 	uintptr_t *next = *(uintptr_t **) (self + layout->list);
 	if (next[1] != self + layout->list)
-		return unknown("pthread.list is not a list");
+		return gotcha_unknown_libc("pthread.list is not a list");
 	uintptr_t robust_head;
 	size_t robust_size;
 	if (syscall(SYS_get_robust_list, 0, &robust_head, &robust_size) || robust_head - self > TCB_SEARCH_BYTES)
-		return unknown("the kernel's robust list is not in the TCB");
+		return gotcha_unknown_libc("the kernel's robust list is not in the TCB");
 	layout->robust_head = robust_head - self;
 	layout->robust_prev = layout->robust_head - sizeof(void *);
 	if (*(uintptr_t *) (self + layout->robust_prev) == 0)
-		return unknown("pthread.robust_prev is not before the robust list");
+		return gotcha_unknown_libc("pthread.robust_prev is not before the robust list");
 	if (layout->tid + sizeof(int) > *size || layout->list + 2 * sizeof(void *) > *size || layout->robust_head + 3 * sizeof(void *) > *size)
-		return unknown("struct pthread is smaller than what it holds");
+		return gotcha_unknown_libc("struct pthread is smaller than what it holds");
 	/* public since 2.35; libc.so defines it, and it is the offset from the thread pointer */
 	const ptrdiff_t *rseq_offset = dlsym(RTLD_DEFAULT, "__rseq_offset");
 	const unsigned *rseq_size = dlsym(RTLD_DEFAULT, "__rseq_size");
@@ -173,9 +173,9 @@ static int derive_thread(void) {
 static int derive_tls_offset(void) {
 	size_t bits, module = gotcha_libc->tls_module;
 	if (!field("_thread_db_link_map_l_tls_offset", &bits, &gotcha_layout.map_tls_offset) || bits != 64)
-		return unknown("no description of link_map.l_tls_offset");
+		return gotcha_unknown_libc("no description of link_map.l_tls_offset");
 	if (module && (size_t) ((char *) thread_pointer() - gotcha_tls_storage(module)) != gotcha_static_tls_offset(gotcha_libc->map))
-		return unknown("link_map.l_tls_offset does not tell where its thread-local storage is");
+		return gotcha_unknown_libc("link_map.l_tls_offset does not tell where its thread-local storage is");
 	return 0;
 }
 
@@ -198,21 +198,21 @@ static int derive_specific(void) {
 	uintptr_t self = thread_pointer();
 	size_t bits, level2_bits, key_bits, unused;
 	if (!field("_thread_db_pthread_specific", &bits, &layout->specific) || bits != SPECIFIC_BLOCKS * 64)
-		return unknown("no description of pthread.specific");
+		return gotcha_unknown_libc("no description of pthread.specific");
 	layout->specific_first = *(uintptr_t *) (self + layout->specific) - self;
 	if (layout->specific_first > TCB_SEARCH_BYTES)
-		return unknown("the first block of thread-specific data is not in the TCB");
+		return gotcha_unknown_libc("the first block of thread-specific data is not in the TCB");
 	if (!field("_thread_db_pthread_key_data_seq", &bits, &layout->datum_sequence)
 	 || !field("_thread_db_pthread_key_data_data", &bits, &layout->datum_data)
 	 || !field("_thread_db_pthread_key_data_level2_data", &level2_bits, &unused)
 	 || !field("_thread_db_pthread_key_struct_seq", &bits, &layout->key_sequence)
 	 || !field("_thread_db_pthread_key_struct_destr", &key_bits, &layout->key_destructor))
-		return unknown("no description of thread-specific data");
+		return gotcha_unknown_libc("no description of thread-specific data");
 	layout->datum_size = 2 * sizeof(void *);
 	layout->key_size = 2 * sizeof(void *);
 	layout->keys = private_symbol("__pthread_keys");
 	if (!layout->keys)
-		return unknown("no __pthread_keys");
+		return gotcha_unknown_libc("no __pthread_keys");
 	/* check: make a key, and find its destructor and our datum where the layout says */
 	pthread_key_t key;
 	if (pthread_key_create(&key, check_destructor))
@@ -225,16 +225,20 @@ static int derive_specific(void) {
 	found = found && *(void **) (datum + layout->datum_data) == layout;
 	pthread_setspecific(key, NULL);
 	pthread_key_delete(key);
-	return found ? 0 : unknown("thread-specific data does not lie as described");
+	return found ? 0 : gotcha_unknown_libc("thread-specific data does not lie as described");
 }
 
 /* sysdeps/x86_64/jmpbuf-offsets.h JB_RSP, sysdeps/unix/sysv/linux/x86_64/pointer_guard.h */
 enum { JB_RSP = 6 };
 
-uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf) {
-	uintptr_t mangled = ((const uintptr_t *) jmp_buf)[JB_RSP], guard;
+uintptr_t gotcha_demangle(uintptr_t mangled) {
+	uintptr_t guard;
 	__asm__("mov %%fs:0x30, %0" : "=r" (guard));
 	return (mangled >> 17 | mangled << 47) ^ guard;
+}
+
+uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf) {
+	return gotcha_demangle(((const uintptr_t *) jmp_buf)[JB_RSP]);
 }
 
 static __attribute__((noinline)) int check_jump(void) {
@@ -242,7 +246,7 @@ static __attribute__((noinline)) int check_jump(void) {
 	if (setjmp(here))
 		return 0;
 	uintptr_t frame = (uintptr_t) __builtin_frame_address(0), found = gotcha_jump_stack_pointer(here);
-	return found <= frame && frame - found < 1024 ? 0 : unknown("a jmp_buf does not hold the stack pointer as expected");
+	return found <= frame && frame - found < 1024 ? 0 : gotcha_unknown_libc("a jmp_buf does not hold the stack pointer as expected");
 }
 
 static int bind_private(void) {
@@ -254,7 +258,7 @@ static int bind_private(void) {
 	if (dlsym(RTLD_DEFAULT, "_dl_find_object"))
 		*(void **) &gotcha_dl_debug_state = private_symbol("_dl_debug_state");
 	if (!gotcha_dl_allocate_tls || !gotcha_base_ctype_init || !gotcha_base_errno || !gotcha_tls_get_addr)
-		return unknown("_dl_allocate_tls or __ctype_init is missing");
+		return gotcha_unknown_libc("_dl_allocate_tls or __ctype_init is missing");
 	return 0;
 }
 

@@ -214,6 +214,25 @@ static void warm_unwinder(void) {
 		unwind(first_frame, NULL);
 }
 
+/* Where the default engine cannot make copies, by what it knows of the C library or because of one of the program's
+ * libraries, the other may. Errors of the system are neither's fault: those are reported. */
+static int prepare_engine(void) {
+	int error = gotcha_engine->prepare();
+	bool is_unable = error == -ENOEXEC || error == -ENOSYS;
+	if (!is_unable || gotcha_config.engine_is_chosen)
+		return error;
+	gotcha_engine_refusal = strdup(libgotcha_error());
+	if (!gotcha_engine_refusal)
+		return error;
+	gotcha_engine = &gotcha_engine_dlmopen;
+	gotcha_objects_classify();
+	if ((error = gotcha_policy_bind()) || (error = gotcha_engine->prepare()))
+		return error;
+	if (gotcha_config.trace_libsets)
+		gotcha_trace("libsets", "by dlmopen, at most %zu: %s", gotcha_engine->limit(), gotcha_engine_refusal);
+	return 0;
+}
+
 static int start(void) {
 	int error;
 	if ((error = gotcha_config_init()) || (error = claim_process()) || (error = gotcha_objects_refresh())
@@ -225,7 +244,7 @@ static int start(void) {
 	gotcha_base_malloc = gotcha_rows_heap.first[0].base;
 	gotcha_base_free = gotcha_base_symbol("free");
 	warm_unwinder();
-	if ((error = gotcha_engine->prepare()) || (error = gotcha_signals_init()))
+	if ((error = prepare_engine()) || (error = gotcha_signals_init()))
 		return error;
 	if (!forks_handled || atexit(flush_all))
 		return gotcha_fail(ENOMEM, "no memory to register for forks and the process's end");

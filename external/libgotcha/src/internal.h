@@ -105,6 +105,8 @@ extern size_t gotcha_startup_len;
 extern struct object *gotcha_executable, *gotcha_libc, *gotcha_loader;
 
 int gotcha_objects_refresh(void);
+/* What each is, once more: another engine copies others. */
+void gotcha_objects_classify(void);
 struct object *gotcha_object_at(uintptr_t address);
 size_t gotcha_object_symbols_len(const struct object *);
 /* The definition that a reference from `from` binds to under the base namespace's scope; `version` NULL: any. */
@@ -233,6 +235,8 @@ struct engine {
 };
 extern const struct engine gotcha_engine_clone, gotcha_engine_dlmopen;
 extern const struct engine *gotcha_engine;
+/* Why the default engine does not copy this program's libraries; NULL: it does, or has not been asked. */
+extern const char *gotcha_engine_refusal;
 
 /* ------------------------------------------------------------------ interception (intercept.c) */
 
@@ -285,7 +289,7 @@ int gotcha_valgrind_init(void);
 int gotcha_policy_bind(void);
 const struct row *gotcha_policy_find(const void *base_function);
 #ifdef GOTCHA_TESTING
-extern bool gotcha_backstop_is_off;
+extern bool gotcha_backstop_is_off, gotcha_clone_is_off;
 #endif
 /* Is what base has at `address` the same for every libset, by a row or because the process has one? Then `target` is
  * where copies find it. */
@@ -415,11 +419,15 @@ extern void (*gotcha_base_ctype_init)(void);
 /* Debuggers stop here to look at ld.so's lists of objects. NULL before 2.35. */
 extern void (*gotcha_dl_debug_state)(void);
 int gotcha_glibc_init(void);
+/* Refuses a C library: returns -ENOSYS with the cause recorded. */
+int gotcha_unknown_libc(const char *what);
 /* Where a module's thread-locals are on the current TCB. Allocates them, if they are not in static storage. */
 char *gotcha_tls_storage(size_t module);
 /* How far below the thread pointer an object's are in static storage; 0: they are not. (elf/dl-tls.c has two
  * values for that, neither of them positive.) */
 size_t gotcha_static_tls_offset(const struct link_map *);
+/* What the C library keeps pointers as. */
+uintptr_t gotcha_demangle(uintptr_t mangled);
 /* The stack pointer that a jmp_buf holds. */
 uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
 /* The tid of a virtual TCB: unique, and above every kernel thread's. Pids end at 2^22; the futex owner field is 30
@@ -433,6 +441,7 @@ struct config {
 	size_t libsets_max;
 	char *shared[64];
 	size_t shared_len;
+	bool engine_is_chosen;          /* by the user */
 	bool trace_libsets;
 	bool tells_debugger;
 };

@@ -79,7 +79,11 @@ static bool listed_as_shared(const struct object *object) {
 	return false;
 }
 
-static enum object_kind classify(const struct object *object, bool defines_malloc) {
+static bool defines_malloc(const struct object *object) {
+	return gotcha_lookup_in(object, "malloc", NULL);
+}
+
+static enum object_kind classify(const struct object *object, bool is_allocator) {
 	if (!*object->map->l_name)
 		return OBJECT_EXECUTABLE;
 	if (object->map == own_map)
@@ -95,7 +99,7 @@ static enum object_kind classify(const struct object *object, bool defines_mallo
 		return OBJECT_SHARED;
 	if (gotcha_engine->shares_unwinder && !strcmp(object->name, "libgcc_s.so.1"))
 		return OBJECT_UNWINDER;
-	return listed_as_shared(object) || defines_malloc ? OBJECT_SHARED : OBJECT_REPLICATED;
+	return listed_as_shared(object) || is_allocator ? OBJECT_SHARED : OBJECT_REPLICATED;
 }
 
 struct find_segments {
@@ -146,7 +150,7 @@ static int read_object(struct object *object, struct link_map *map) {
 	object->name = slash ? slash + 1 : object->path;
 	if (object->tls_memsz)
 		dlinfo(map, RTLD_DI_TLS_MODID, &object->tls_module);
-	object->kind = classify(object, gotcha_libc && gotcha_lookup_in(object, "malloc", NULL));
+	object->kind = classify(object, gotcha_libc && defines_malloc(object));
 	if (object->kind != OBJECT_LOADER && (!object->symbols || !object->strings))
 		return gotcha_fail(ENOSYS, "%s: no dynamic symbol table", object->path);
 	return 0;
@@ -261,12 +265,13 @@ int gotcha_objects_refresh(void) {
 	if (!gotcha_startup_len)
 		gotcha_startup_len = find_startup_len();
 	/* an allocator that was preloaded or linked before the C library is found only now */
-	for (size_t i = 0; i < gotcha_objects_len; i++) {
-		struct object *object = &gotcha_objects[i];
-		if (object->kind == OBJECT_REPLICATED && object != gotcha_libc && gotcha_lookup_in(object, "malloc", NULL))
-			object->kind = OBJECT_SHARED;
-	}
+	gotcha_objects_classify();
 	return 0;
+}
+
+void gotcha_objects_classify(void) {
+	for (size_t i = 0; i < gotcha_objects_len; i++)
+		gotcha_objects[i].kind = classify(&gotcha_objects[i], defines_malloc(&gotcha_objects[i]));
 }
 
 struct object *gotcha_object_at(uintptr_t address) {

@@ -40,8 +40,9 @@ void *gotcha_libc_symbol(const char *name) {
 /* Only in a library that is built for its own tests: LIBGOTCHA_TEST_OFF=name,name switches rows off,
  * all names of those functions at once; "?" writes the names of all rows to standard error. A row
  * that is off keeps its address, because other rows' wrappers call it, but nothing leads to it.
- * "backstop" stands for the handler's look at the interrupted code. */
-bool gotcha_backstop_is_off;
+ * "backstop" stands for the handler's look at the interrupted code, "clone_engine" for what that has to know of
+ * the C library. */
+bool gotcha_backstop_is_off, gotcha_clone_is_off;
 
 static bool is_off(const struct rows *table, const struct row *row) {
 	const char *list = getenv("LIBGOTCHA_TEST_OFF");
@@ -53,6 +54,8 @@ static bool is_off(const struct rows *table, const struct row *row) {
 	for (int length; sscanf(list, "%63[^,]%n", name, &length) == 1; list += length + (list[length] == ','))
 		if (!strcmp(name, "backstop"))
 			gotcha_backstop_is_off = true;
+		else if (!strcmp(name, "clone_engine"))
+			gotcha_clone_is_off = true;
 		else if (find_base(table, name) == row->base)
 			return true;
 	return false;
@@ -94,6 +97,7 @@ static const char *const shared_data[] = {
 static uintptr_t shared_addresses[lengthof(shared_data)];
 
 int gotcha_policy_bind(void) {
+	memset(by_address, 0, sizeof by_address);
 	for (size_t i = 0; i < lengthof(shared_data); i++)
 		shared_addresses[i] = (uintptr_t) gotcha_base_symbol(shared_data[i]);
 	int error = gotcha_valgrind_init();
