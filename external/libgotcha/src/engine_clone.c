@@ -64,6 +64,12 @@ static int extend(struct libset *set) {
 	return error ? error : make(set, set->copies_len, gotcha_image_objects);
 }
 
+static struct libset *find(uintptr_t address) {
+	size_t object;
+	return gotcha_image_at(address, &object);
+}
+
 const struct engine gotcha_engine_clone = {
-	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend, .limit = gotcha_image_limit,
+	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend,
+	.limit = gotcha_image_limit, .find = find,
 };

@@ -143,6 +143,7 @@ struct libset {
 	intptr_t errno_offset;          /* its C library's errno, from the thread pointer; first: see thunk.h */
 	long number;                    /* 1.. */
 	enum { LIBSET_FREE, LIBSET_TAKEN, LIBSET_RETIRED } state;
+	struct libset *next_free;
 	void **table;                   /* MAX_SLOTS function addresses; trampolines index it */
 	Lmid_t namespace;               /* dlmopen engine */
 	size_t copies_len;              /* objects [0, copies_len) are present */
@@ -232,6 +233,7 @@ struct engine {
 	int (*create)(struct libset *);                 /* fill namespace, copies, copies_len */
 	int (*extend)(struct libset *);                 /* copy the objects that base has got since */
 	size_t (*limit)(void);
+	struct libset *(*find)(uintptr_t address);      /* whose copy of an object is there; NULL: they are to be tried */
 };
 extern const struct engine gotcha_engine_clone, gotcha_engine_dlmopen;
 extern const struct engine *gotcha_engine;

@@ -44,9 +44,17 @@ void *gotcha_translate(const struct libset *set, const void *address) {
 	return (void *) ((uintptr_t) address - object->base + set->copies[object - gotcha_objects].base);
 }
 
+static bool is_in_libc(const struct libset *set, uintptr_t address) {
+	return address >= set->libc_start && address < set->libc_end;
+}
+
 struct libset *gotcha_libset_of_libc_address(uintptr_t address) {
+	if (gotcha_engine->find) {
+		struct libset *set = gotcha_engine->find(address);
+		return set && is_in_libc(set, address) ? set : NULL;
+	}
 	for (size_t i = 0; i < libsets_len; i++)
-		if (address >= libsets[i]->libc_start && address < libsets[i]->libc_end)
+		if (is_in_libc(libsets[i], address))
 			return libsets[i];
 	return NULL;
 }
@@ -453,19 +461,26 @@ int gotcha_libset_extend(struct libset *set, uintptr_t tcb) {
 /* Libsets that there were when the last attempt to make another one failed; SIZE_MAX: it has not. */
 static size_t reached = SIZE_MAX;
 
+/* Anybody adds to it at any time; who takes from it holds the lock, so the first one's successor stays what it is. */
+static struct libset *_Atomic free_libsets;
+
+static struct libset *take_free(void) {
+	struct libset *first = free_libsets;
+	while (first && !atomic_compare_exchange_weak(&free_libsets, &first, first->next_free))
+		;
+	if (first)
+		first->state = LIBSET_TAKEN;
+	return first;
+}
+
 libgotcha_group_t libgotcha_group_new(void) {
 	if (libgotcha_init())
 		return LIBGOTCHA_GROUP_ERROR;
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
-	struct libset *taken = NULL;
-	for (size_t i = 0; i < libsets_len && !taken; i++)
-		if (libsets[i]->state == LIBSET_FREE)
-			taken = libsets[i];
-	if (taken)
-		taken->state = LIBSET_TAKEN;
-	else
+	struct libset *taken = take_free();
+	if (!taken)
 		reached = create(&taken) ? libsets_len : SIZE_MAX;
 	long group = taken ? taken->number : LIBGOTCHA_GROUP_ERROR;
 	gotcha_unlock();
@@ -498,8 +513,12 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 
 void libgotcha_group_free(libgotcha_group_t group) {
 	struct libset *set = gotcha_libset(group);
-	if (set && set->state == LIBSET_TAKEN)
-		set->state = LIBSET_FREE;
+	if (!set || set->state != LIBSET_TAKEN)
+		return;
+	set->state = LIBSET_FREE;
+	set->next_free = free_libsets;
+	while (!atomic_compare_exchange_weak(&free_libsets, &set->next_free, set))
+		;
 }
 
 static void load_and_set_locale(struct libset *set, void *name) {
