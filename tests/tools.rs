@@ -39,6 +39,8 @@ fn run(folder: &Path, engine: &str, environment: &[(&str, &str)], command: &[&st
         .args(["-s", "KILL", "120"])
         .args(command)
         .env("LIBGOTCHA_LOADER", engine)
+        // Cargo's search path may lead to an older build.
+        .env("LD_LIBRARY_PATH", c::library_folder())
         .envs(environment.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
