@@ -239,6 +239,29 @@ fn megabytes_of_state_are_rolled_back() {
     }
 }
 
+/// Variables that the program has copied, and such as it reaches through its GOT.
+#[test]
+fn variables_of_libraries() {
+    let folder = scratch();
+    let mut arguments = vec!["-linger".to_owned(), "-Wl,--no-as-needed".to_owned()];
+    for source in ["variables_user.c", "variables_library.c"] {
+        let library = folder.path().join(format!("lib{source}.so"));
+        build_library(source, &library);
+        arguments.push(library.to_str().expect("a path that is text").to_owned());
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let through_got: [(&str, &[&str]); 2] =
+        [("fPIC", &["-fPIC", "-pie"]), ("indirect", &["-fPIE", "-pie", "-mno-direct-extern-access"])];
+    for (variant, flags) in VARIANTS.into_iter().chain(through_got) {
+        let program = folder.path().join(variant);
+        build("variables.c", &program, &[flags, &["-D_GNU_SOURCE"]].concat(), &arguments);
+        for engine in ["dlmopen", "clone"] {
+            let output = start(&program, &[], &[("LIBGOTCHA_LOADER", engine)]);
+            assert!(output.status.success(), "{}", describe(&format!("variables.c ({variant}) {engine}"), &output));
+        }
+    }
+}
+
 /// Builds the program and the libraries `lib<source>.so` and runs it in each variant, with each of the pairs of
 /// engine and shared libraries.
 fn passes_with_shared(source: &str, libraries: &[&str], environments: &[(&str, &str)]) {

@@ -132,27 +132,6 @@ static uintptr_t bound_address(const struct object *object, const Elf64_Rela *re
 	return definition ? (uintptr_t) gotcha_definition_address(home, definition) : 0;
 }
 
-/* A variable that was copied into the executable is initialised by its library's constructor; a copy of the
- * library has its own, therefore. The C library's have no constructor. */
-static uintptr_t behind_copy(uintptr_t address) {
-	const struct object *executable = gotcha_executable;
-	for (size_t i = 0; i < executable->rela_len; i++) {
-		const Elf64_Rela *relocation = &executable->rela[i];
-		if (ELF64_R_TYPE(relocation->r_info) != R_X86_64_COPY || executable->base + relocation->r_offset != address)
-			continue;
-		size_t index = ELF64_R_SYM(relocation->r_info);
-		const char *name = executable->strings + executable->symbols[index].st_name;
-		for (size_t j = 0; j < gotcha_startup_len; j++) {
-			const struct object *home = &gotcha_objects[j];
-			const Elf64_Sym *original = home == executable ? NULL
-				: gotcha_lookup_in(home, name, gotcha_reference_version(executable, index));
-			if (original)
-				return home->kind == OBJECT_REPLICATED && home != gotcha_libc ? home->base + original->st_value : address;
-		}
-	}
-	return address;
-}
-
 /* ------------------------------------------------------------------ compiling */
 
 static uintptr_t image_offset(const struct object *object, uintptr_t base_address) {
@@ -180,10 +159,10 @@ static int append_reference(const struct object *object, const Elf64_Rela *reloc
 	if (address && address == own_definition(object, &object->symbols[ELF64_R_SYM(relocation->r_info)])
 	 && !gotcha_policy_redirect(address, &elsewhere))
 		return append_address_in(offset, object, address + addend);
-	if (is_in(gotcha_executable, address))
-		address = behind_copy(address);
 	if (gotcha_policy_redirect(address, &elsewhere))
 		return append(offset, WORD_ABSOLUTE, elsewhere + addend);
+	if (is_in(gotcha_executable, address))
+		address = gotcha_variable_original(address);
 	const struct object *home = gotcha_object_at(address);
 	if (home && home->kind == OBJECT_SHARED && refers_to_function(object, relocation, home)
 	 && !(address = (uintptr_t) gotcha_trampoline((void *) address)))

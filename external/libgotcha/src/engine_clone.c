@@ -41,6 +41,8 @@ static int make(struct libset *set, size_t from, size_t to) {
 	if (!error)
 		error = initialise(set, from, to);
 	if (!error)
+		error = gotcha_variables_share(set, from, to);
+	if (!error)
 		error = gotcha_image_seal(set, from, to);
 	if (error) {
 		gotcha_gdb_withdraw(set, from, to);

@@ -304,7 +304,9 @@ static int open_and_bind_copies(struct libset *set, struct link_map *first) {
 static int create(struct libset *set) {
 	int error = 0;
 	struct link_map *stub = open_stub(set, &error);
-	return stub ? open_and_bind_copies(set, stub) : error;
+	if (stub)
+		error = open_and_bind_copies(set, stub);
+	return error ? error : gotcha_variables_share(set, 0, set->copies_len);
 }
 
 /* An object that base has opened since is opened in the namespace: its references find the stub
@@ -313,7 +315,7 @@ static int extend(struct libset *set) {
 	size_t had = set->copies_len;
 	int error = open_and_bind_copies(set, set->copies[gotcha_libc - gotcha_objects].map);
 	gotcha_tcb_add_copies(set, had, set->copies_len);
-	return error;
+	return error ? error : gotcha_variables_share(set, had, set->copies_len);
 }
 
 const struct engine gotcha_engine_dlmopen = {

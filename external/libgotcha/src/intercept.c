@@ -359,8 +359,10 @@ void *gotcha_intercept_symbol(void *found, const struct libset *set) {
 	/* what an ifunc's resolver has chosen has no symbol, or another's: a function all the same */
 	bool exact = dladdr1(found, &info, (void **) &symbol, RTLD_DL_SYMENT) && symbol
 		&& home->base + symbol->st_value == (uintptr_t) found;
+	uintptr_t elsewhere;
 	if (exact && !gotcha_is_function(symbol))
-		return set ? gotcha_translate(set, found) : found;
+		return !set || gotcha_variable_is_shared((uintptr_t) found) || gotcha_policy_redirect((uintptr_t) found, &elsewhere)
+			? found : gotcha_translate(set, found);
 	void *trampoline = gotcha_trampoline(found);
 	return trampoline ? trampoline : found;
 }

@@ -256,6 +256,16 @@ size_t gotcha_intercept_verify(void);
 /* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
 void *gotcha_intercept_symbol(void *found, const struct libset *set);
 
+/* ------------------------------------------------------------------ libraries' variables (variables.c) */
+
+/* Of a variable of a replicated library that has been copied into the executable, the address in its library; other
+ * addresses as they are. */
+uintptr_t gotcha_variable_original(uintptr_t address);
+/* Leads what copies [from, to) refer to and the executable names, to base. After their constructors, under the lock. */
+int gotcha_variables_share(struct libset *, size_t from, size_t to);
+/* Is base's variable at `address` that of all libsets? */
+bool gotcha_variable_is_shared(uintptr_t address);
+
 /* ------------------------------------------------------------------ entries of handlers (entry.S) */
 
 extern const char gotcha_entries[], gotcha_entries_end[];

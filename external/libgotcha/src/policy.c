@@ -120,16 +120,8 @@ const struct row *gotcha_policy_find(const void *base_function) {
 
 /* ------------------------------------------------------------------ what copies bind to */
 
-static bool is_copied_from_other_than_libc(const struct object *executable, size_t symbol) {
-	for (size_t i = 0; i < executable->rela_len; i++)
-		if (ELF64_R_TYPE(executable->rela[i].r_info) == R_X86_64_COPY && ELF64_R_SYM(executable->rela[i].r_info) == symbol)
-			return !gotcha_lookup_in(gotcha_libc, executable->strings + executable->symbols[symbol].st_name, NULL);
-	return false;
-}
-
-/* What an object that is not replicated defines.  Not the variables that the executable has copied
- * from a library: a library's constructor initialises its own, and would do so again in place
- * of the program's (libstdc++'s std::cout); but the C library's have no constructor. */
+/* What an object that is not replicated defines.  Not the variables that the executable has copied from a library:
+ * see variables.c. */
 static void export_object(struct object *object, void (*visit)(void *, const char *, uintptr_t, bool), void *closure) {
 	size_t length = gotcha_object_symbols_len(object);
 	for (size_t i = 1; i < length; i++) {
@@ -139,13 +131,13 @@ static void export_object(struct object *object, void (*visit)(void *, const cha
 			continue;
 		if (ELF64_ST_VISIBILITY(symbol->st_other) != STV_DEFAULT && ELF64_ST_VISIBILITY(symbol->st_other) != STV_PROTECTED)
 			continue;
-		if (object->kind == OBJECT_EXECUTABLE && is_copied_from_other_than_libc(object, i))
-			continue;
 		struct object *home;
 		const char *name = object->strings + symbol->st_name;
 		if (!gotcha_lookup(NULL, name, NULL, &home) || home != object)
 			continue;
 		void *address = gotcha_definition_address(object, symbol);
+		if (type == STT_OBJECT && gotcha_variable_original((uintptr_t) address) != (uintptr_t) address)
+			continue;
 		/* a copy's calls of a shared library are as everybody's */
 		void *trampoline = object->kind == OBJECT_SHARED && gotcha_is_function(symbol) ? gotcha_trampoline(address) : NULL;
 		visit(closure, name, (uintptr_t) (trampoline ? trampoline : address), gotcha_is_function(symbol));
