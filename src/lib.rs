@@ -142,6 +142,7 @@ mod deadline;
 mod error;
 #[cfg(feature = "ffi")]
 pub mod ffi;
+pub mod future;
 mod linger;
 mod preempt;
 mod task;

@@ -1,4 +1,4 @@
-//! The public types, and the only generic code: it packs what depends on types, and hands the rest on.
+//! The public types, and the only generic code but for `future`: it packs what depends on types, and hands the rest on.
 
 use crate::error::Error;
 use crate::preempt;

@@ -372,7 +372,9 @@ mod wasm {
         format!("{error:#}")
     }
 
-    fn instance(function: &str) -> Result<(Engine, Store<()>, TypedFunc<(), ()>), String> {
+    type Instance = (Engine, Store<()>, TypedFunc<(), ()>);
+
+    fn instance(function: &str) -> Result<Instance, String> {
         let mut config = Config::new();
         config.epoch_interruption(true);
         let engine = Engine::new(&config).map_err(text)?;
