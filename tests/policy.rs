@@ -1,8 +1,10 @@
-//! Every row of the policy table: what it promises, and that the promise is broken without it.
+//! Every row of the policy table, and what libsets are beside it: what it promises, and that the promise is broken without
+//! it.
 //!
 //! The programs of tests/c_policy, one a topic, are linked with a libinger.so in which rows can be switched
-//! off (feature `testing`). Each of their checks is run with all rows on, unsliced and in slices of 50 us,
-//! and must pass; then once for each row that it guards with that row off, and must fail.
+//! off (feature `testing`), and so can those parts of engine and roll back that ask whether they are. Each of their
+//! checks is run with everything on, unsliced and in slices of 50 us, and must pass; then once for each row that it
+//! guards with that row off, and must fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,10 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-const TOPICS: [&str; 7] = ["heap", "loader", "process", "signals", "streams", "threads", "waits"];
+const TOPICS: [&str; 8] = ["heap", "libsets", "loader", "process", "signals", "streams", "threads", "waits"];
 
 /// Rows whose absence no test can show, by reason.
-const NOT_SHOWN: [(&str, &str); 18] = [
+const NOT_SHOWN: [(&str, &str); 16] = [
     (
         "tests/pthread_locks.rs is about these",
         "pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_mutex_clocklock pthread_mutex_consistent \
@@ -27,10 +29,8 @@ const NOT_SHOWN: [(&str, &str); 18] = [
     ),
     (
         "the copy's own way into the dynamic linker is hooked too: a second line of defence",
-        "dlclose dlerror dladdr dladdr1 dlinfo dlmopen backtrace backtrace_symbols backtrace_symbols_fd",
+        "dlclose dlerror dlinfo dlmopen backtrace",
     ),
-    ("tests/clone.rs is about unwinding through copies; the other engine has no such row", "_dl_find_object"),
-    ("ld.so's list is the process's and its lock is held for less than a microsecond", "dl_iterate_phdr"),
     (
         "takes no lock and keeps no state beyond the stream: any copy does the same work, and what the row adds, \
          that the program does not find the stream half changed, is a matter of a few instructions",
@@ -146,6 +146,9 @@ fn built() -> &'static Built {
 fn program(topic: &str) -> Command {
     let mut command = Command::new(built().programs.join(topic));
     command.env_remove("LD_LIBRARY_PATH");
+    if topic == "libsets" {
+        command.env("LIBGOTCHA_LOADER", "clone");
+    }
     command
 }
 
@@ -258,6 +261,11 @@ fn test_topic(topic: &str) {
 #[test]
 fn heap() {
     test_topic("heap");
+}
+
+#[test]
+fn libsets() {
+    test_topic("libsets");
 }
 
 #[test]

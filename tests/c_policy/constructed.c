@@ -1,4 +1,5 @@
 /* A library with state: what its constructor allocates, and statics of its own. */
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,4 +66,16 @@ int constructed_make_key(void);
 int constructed_make_key(void) {
 	pthread_key_t key;
 	return pthread_key_create(&key, NULL);
+}
+
+/* The image of a thread-local is relocated like other data. In static storage, whenever the library is opened. */
+static __thread struct {
+	int number, *counter;
+} local __attribute__((tls_model("initial-exec"))) = { 7, &counter };
+
+int constructed_local_is_new(void);
+int constructed_local_is_new(void) {
+	bool is_new = local.number == 7 && local.counter == &counter;
+	local.number = 8;
+	return is_new;
 }

@@ -518,7 +518,7 @@ const struct check checks[] = {
 	{ "tss", "tss_get,tss_set", check_tss },
 	{ "key_delete", "pthread_key_delete", check_key_delete },
 	{ "tss_delete", "tss_delete", check_tss_delete },
-	{ "undo", "-", check_undo },
+	{ "undo", "keys", check_undo },
 	{ "deleted", "-", check_deleted },
 	{ "thread_atexit", "__cxa_thread_atexit_impl", check_thread_atexit },
 	{ NULL, NULL, NULL },

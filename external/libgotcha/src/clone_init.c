@@ -72,10 +72,8 @@ static void *copy_of(const struct libset *set, const char *name) {
 static const char early_init_name[] = "__libc_early_init", stdin_name[] = "_IO_2_1_stdin_";
 
 int gotcha_clone_check(void) {
-#ifdef GOTCHA_TESTING
-	if (gotcha_clone_is_off)
+	if (gotcha_part_is_off("clone_engine"))
 		return gotcha_unknown_libc("copies cannot be initialised, says LIBGOTCHA_TEST_OFF");
-#endif
 	if (!gotcha_lookup_in(gotcha_libc, early_init_name, NULL) || !gotcha_lookup_in(gotcha_libc, stdin_name, NULL))
 		return gotcha_unknown_libc("__libc_early_init or _IO_2_1_stdin_ is missing");
 	return 0;
@@ -101,7 +99,8 @@ static int initialise_libc(const struct libset *set, const struct arguments *arg
 	early_init(false);
 	FILE *standard = copy_of(set, stdin_name);
 	void **vtable = (void **) (standard + 1), *saved = *vtable;
-	*vtable = NULL;
+	if (!gotcha_part_is_off("vtables"))
+		*vtable = NULL;
 	run_constructors(set, gotcha_libc, arguments);
 	*vtable = saved;
 	return notes_foreign_streams(set) ? 0 : gotcha_unknown_libc("copies would not take the program's streams (LIBGOTCHA_LOADER=dlmopen does without)");

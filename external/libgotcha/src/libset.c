@@ -229,16 +229,19 @@ static void close_streams(struct libset *set) {
 }
 
 static void roll_back(struct libset *set) {
-	close_streams(set);
+	if (!gotcha_part_is_off("streams"))
+		close_streams(set);
 	set->locale_lost |= set->locale_requests != set->locale_loaded;
-	gotcha_restore(set);
-	roll_back_init_heap(set);
+	if (!gotcha_part_is_off("data"))
+		gotcha_restore(set);
+	if (!gotcha_part_is_off("init_heap"))
+		roll_back_init_heap(set);
 	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
 		free(next);
 	gotcha_timers_roll_back(set);
 	if (set->handles_signals)
 		gotcha_signals_roll_back(set);
-	for (size_t i = 0; i < lengthof(set->keys); i++)
+	for (size_t i = 0; i < lengthof(set->keys) && !gotcha_part_is_off("keys"); i++)
 		for (uint64_t keys = atomic_exchange(&set->keys[i], 0); keys; keys &= keys - 1)
 			pthread_key_delete(64 * i + __builtin_ctzll(keys));
 }
@@ -416,7 +419,7 @@ static int create(struct libset **created) {
 	}
 	if (!error)
 		error = snapshot_init_heap(set);
-	if (!error && !libsets_len)
+	if (!error && !libsets_len && !gotcha_part_is_off("shadow"))
 		error = gotcha_loader_shadow_check(set);
 	if (!error && !libsets_len && on_exit(run_exit_registrations, NULL))
 		error = gotcha_fail(ENOMEM, "no memory to register for the process's end");
@@ -497,7 +500,7 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 	if (set->tcb)
 		gotcha_shell_abandon(libgotcha_tcb_state(set->tcb));
 	gotcha_lock();
-	int threads = set->live_threads;
+	int threads = gotcha_part_is_off("retiring") ? 0 : set->live_threads;
 	if (!threads) {
 		roll_back(set);
 		set->has_function = false;
@@ -578,10 +581,10 @@ void libgotcha_group_prepare(long group) {
 		struct hosted_guard guard;
 		gotcha_hosted_enter(&guard);
 		gotcha_lock();
-		if (gotcha_libset_extend(set, set->tcb) && gotcha_config.trace_libsets)
+		if (!gotcha_part_is_off("late_copies") && gotcha_libset_extend(set, set->tcb) && gotcha_config.trace_libsets)
 			gotcha_trace("libsets", "%ld has no copy of a library opened at run time: %s", group, libgotcha_error());
 		/* threads that live in the libset rely on its state: they keep the locale that they have started with */
-		if (wants_locale(set) && !set->live_threads)
+		if (wants_locale(set) && !set->live_threads && !gotcha_part_is_off("locale"))
 			copy_locale(set);
 		gotcha_unlock();
 		gotcha_hosted_leave(&guard);
@@ -590,7 +593,7 @@ void libgotcha_group_prepare(long group) {
 
 void libgotcha_group_finish(long group) {
 	struct libset *set = gotcha_libset(group);
-	if (unlikely(*set->streams != set->streams_pristine))
+	if (unlikely(*set->streams != set->streams_pristine) && !gotcha_part_is_off("flush"))
 		gotcha_streams_flush(set, false);
 	set->has_function = false;
 }

@@ -40,9 +40,14 @@ void *gotcha_libc_symbol(const char *name) {
 /* Only in a library that is built for its own tests: LIBGOTCHA_TEST_OFF=name,name switches rows off,
  * all names of those functions at once; "?" writes the names of all rows to standard error. A row
  * that is off keeps its address, because other rows' wrappers call it, but nothing leads to it.
- * "backstop" stands for the handler's look at the interrupted code, "clone_engine" for what that has to know of
- * the C library. */
-bool gotcha_backstop_is_off, gotcha_clone_is_off;
+ * "backstop" stands for the handler's look at the interrupted code; other names that are no function's for
+ * what asks gotcha_part_is_off(). */
+bool gotcha_backstop_is_off;
+
+bool gotcha_part_is_off(const char *part) {
+	const char *list = getenv("LIBGOTCHA_TEST_OFF");
+	return list && !strcmp(list, part);
+}
 
 static bool is_off(const struct rows *table, const struct row *row) {
 	const char *list = getenv("LIBGOTCHA_TEST_OFF");
@@ -54,8 +59,6 @@ static bool is_off(const struct rows *table, const struct row *row) {
 	for (int length; sscanf(list, "%63[^,]%n", name, &length) == 1; list += length + (list[length] == ','))
 		if (!strcmp(name, "backstop"))
 			gotcha_backstop_is_off = true;
-		else if (!strcmp(name, "clone_engine"))
-			gotcha_clone_is_off = true;
 		else if (find_base(table, name) == row->base)
 			return true;
 	return false;
@@ -174,7 +177,7 @@ bool gotcha_policy_redirect(uintptr_t address, uintptr_t *target) {
 		*target = row_target(row);
 		return true;
 	}
-	bool is_shared = address == gotcha_loader_shadowed;
+	bool is_shared = address == gotcha_loader_shadowed && !gotcha_part_is_off("shadow");
 	*target = is_shared ? (uintptr_t) gotcha_loader_shadow : address;
 	for (size_t i = 0; i < lengthof(shared_data) && !is_shared; i++)
 		is_shared = address && address == shared_addresses[i];

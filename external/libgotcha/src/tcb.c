@@ -172,6 +172,8 @@ void gotcha_tcb_start_thread(const struct libset *set) {
 /* The dynamic linker does this for the threads in its list (elf/dl-reloc.c), TCBs of functions are not in it. A
  * function that is running now on another kernel thread does not know the library yet. */
 void gotcha_tcb_add_base(size_t from, size_t to) {
+	if (gotcha_part_is_off("late_thread_locals"))
+		return;
 	for (size_t i = from; i < to; i++) {
 		const struct object *object = &gotcha_objects[i];
 		size_t offset = object->tls_module ? gotcha_static_tls_offset(object->map) : 0;
@@ -192,6 +194,8 @@ static void visit_idle(uintptr_t tcb) {
 }
 
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
+	if (gotcha_part_is_off("late_thread_locals"))
+		return;
 	for (size_t i = from; i < to; i++) {
 		const struct link_map *map = set->copies[i].map ? set->copies[i].map : gotcha_objects[i].map;
 		size_t offset = set->copies[i].tls_module ? gotcha_static_tls_offset(map) : 0;
@@ -287,7 +291,8 @@ static __attribute__((noinline)) void add_late_blocks(struct libgotcha_tcb *tcb)
 	struct libset *set = libgotcha_tcb_state(tcb->thread_pointer)->set;
 	uintptr_t host = thread_pointer();
 	gotcha_set_thread_pointer(tcb->thread_pointer);
-	overlay(set, blocks->copies_len, set->copies_len);
+	if (!gotcha_part_is_off("late_thread_locals"))
+		overlay(set, blocks->copies_len, set->copies_len);
 	gotcha_set_thread_pointer(host);
 	if (describe(set, tcb))
 		gotcha_trace_failure();
@@ -301,7 +306,7 @@ void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer), saved = *state;
 	if (unlikely(blocks->objects_len != gotcha_objects_len || blocks->copies_len != state->set->copies_len))
 		add_late_blocks(tcb);
-	for (size_t i = 0; i < blocks->fresh_len; i++) {
+	for (size_t i = 0; i < blocks->fresh_len && !gotcha_part_is_off("fresh_thread_locals"); i++) {
 		struct block *block = &blocks->fresh[i];
 		memcpy(block->address, block->image, block->image_size_bytes);
 		memset(block->address + block->image_size_bytes, 0, block->size_bytes - block->image_size_bytes);
@@ -333,7 +338,7 @@ static void clear_thread(struct libgotcha_tcb *tcb) {
 }
 
 static void roll_back_blocks(struct blocks *blocks) {
-	for (size_t i = 0; i < blocks->rolled_len; i++)
+	for (size_t i = 0; i < blocks->rolled_len && !gotcha_part_is_off("thread_locals"); i++)
 		memcpy(blocks->rolled[i].address, blocks->rolled[i].image, blocks->rolled[i].size_bytes);
 }
 
