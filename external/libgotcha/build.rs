@@ -1,6 +1,14 @@
 //! Builds the C part.
 
 fn main() {
+    // Before the C compiler complains of headers.
+    let of_target = |what: &str| std::env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if (of_target("OS"), of_target("ARCH"), of_target("ENV")) != ("linux".into(), "x86_64".into(), "gnu".into()) {
+        println!(
+            "cargo::error=x86-64 Linux with glibc is needed: other C libraries, musl among them, cannot be copied"
+        );
+        return;
+    }
     println!("cargo::rerun-if-changed=src");
     println!("cargo::rerun-if-changed=include");
     let mut sources: Vec<_> = std::fs::read_dir("src")
