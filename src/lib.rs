@@ -92,7 +92,8 @@
 //!   [`Error::TooManyLibsets`]. Thousands: a libset takes five of the mappings that the kernel grants a process
 //!   (`vm.max_map_count`), and two for each library. Where the dynamic linker has to make the copies (see
 //!   `LIBGOTCHA_LOADER` below), about 11, and 15 with `GLIBC_TUNABLES=glibc.rtld.nns=16`.
-//! - A function's stack has 2 MiB. Overflowing it ends the process with a message.
+//! - A function's stack has 2 MiB, unless [`set_stack_size`] has said otherwise. Overflowing it ends the process with a
+//!   message.
 //! - Timeouts shorter than the time that an interrupt takes, a few microseconds and more in a virtual machine, come
 //!   that much late: a function that is resumed makes progress first.
 //! - Refused with [`Error::Unsupported`], which says what was found: other C libraries, static executables,
@@ -150,7 +151,8 @@ mod thread;
 
 pub use error::Error;
 pub use linger::{
-    Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, timeout,
+    Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,
+    timeout,
 };
 
 /// The README's examples, as documentation tests.

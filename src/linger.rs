@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -731,6 +732,18 @@ pub fn no_preempt<T>(section: impl FnOnce() -> T) -> T {
 pub fn concurrency_limit() -> usize {
     // SAFETY: may be called at any time.
     unsafe { gotcha::libgotcha_group_limit() }
+}
+
+/// Sets how large the stacks are that are made from now on, where it is 2 MiB otherwise.
+///
+/// Stacks are used again, so this is for the time before the first launch. What is not used of a stack costs addresses
+/// only. A function that does not need that much does not find out; one that needs more ends the process.
+///
+/// # Units
+///
+/// Bytes, rounded up to whole pages; at least 64 KiB.
+pub fn set_stack_size(size_bytes: usize) {
+    task::STACK_SIZE_BYTES.store(size_bytes.max(64 << 10), Relaxed);
 }
 
 /// The clock that budgets are measured by: CLOCK_MONOTONIC, in ns.

@@ -105,7 +105,8 @@ pub(crate) struct Task {
 }
 
 /// Reserved for each function; memory is used as it is touched.
-const STACK_SIZE_BYTES: usize = 2 << 20;
+/// Of the stacks that are made from now on.
+pub(crate) static STACK_SIZE_BYTES: AtomicUsize = AtomicUsize::new(2 << 20);
 /// Arguments and results larger than this do not go onto the function's stack.
 pub(crate) const LARGEST_PAYLOAD_BYTES: usize = 64 << 10;
 /// How many functions may be abandoned: each keeps a few pages for good.
@@ -188,7 +189,7 @@ impl Task {
     }
 
     fn with_group(group: c_long) -> Result<*mut Task, Error> {
-        let stack = Stack::new(STACK_SIZE_BYTES).map_err(|error| Error::Os {
+        let stack = Stack::new(STACK_SIZE_BYTES.load(Relaxed)).map_err(|error| Error::Os {
             operation: "allocating a stack",
             errno: error.raw_os_error().unwrap_or(libc::ENOMEM),
         })?;
