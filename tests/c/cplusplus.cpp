@@ -4,7 +4,9 @@
 #include <future>
 #include <iostream>
 #include <map>
+#include <locale>
 #include <mutex>
+#include <regex>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -132,9 +134,27 @@ void language_runtime() {
 	std::cout << "cout outside" << std::endl;
 }
 
+// Facets are found in the locale by numbers that static members of theirs hold.
+void facets_inside(void *argument) {
+	auto &result = *static_cast<std::string *>(argument);
+	const std::locale locale(std::locale::classic(), new std::ctype<char>);
+	CHECK(std::isalpha('a', locale) && std::use_facet<std::numpunct<char>>(locale).decimal_point() == '.');
+	CHECK(std::regex_match("abc123", std::regex("[[:alpha:]]+[[:digit:]]+")));
+	result = std::regex_replace(std::string("one two"), std::regex("(\\w+) (\\w+)"), "$2 $1");
+}
+
+void facets() {
+	std::string result;
+	linger_t linger = launch(facets_inside, 50, &result);
+	finish(&linger, 50);
+	CHECK(result == "two one");
+	facets_inside(&result);
+}
+
 } // namespace
 
 int main() {
+	facets();
 	exceptions();
 	containers();
 	threads();

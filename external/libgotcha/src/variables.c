@@ -59,11 +59,14 @@ static bool is_writable(const struct object *object, uintptr_t address) {
 
 /* A library that refers to its variable without a word to be written over (it was linked with -Bsymbolic, or protects the
  * symbol) would be at odds with the others. What is read-only is the same everywhere; and in it are tables of
- * functions, C++'s above all, by which copies call their own. Streams are told apart by their address. */
+ * functions, C++'s above all, by which copies call their own. Streams are told apart by their address. C++'s variables
+ * (mangled names) are part of their library's state, and often set at their first use: std::ctype<char>::id is an index into
+ * tables of each copy's own. */
 static bool is_eligible(const struct object *home, const Elf64_Sym *definition, const char *name) {
 	return home->kind == OBJECT_REPLICATED && ELF64_ST_TYPE(definition->st_info) == STT_OBJECT
 		&& !home->symbolic && ELF64_ST_VISIBILITY(definition->st_other) == STV_DEFAULT
-		&& is_writable(home, home->base + definition->st_value) && strncmp(name, "_IO_2_1_", 8);
+		&& is_writable(home, home->base + definition->st_value) && strncmp(name, "_IO_2_1_", 8)
+		&& strncmp(name, "_Z", 2);
 }
 
 static const Elf64_Sym *find_definition(size_t reference, const struct object **home) {
