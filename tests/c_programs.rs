@@ -195,6 +195,11 @@ fn cplusplus() {
     passes("cplusplus.cpp", &[]);
 }
 
+#[test]
+fn cplusplus_interface() {
+    passes("wrapper.cpp", &[]);
+}
+
 /// A library that the program is linked with, from tests/c.
 fn build_library(source: &str, library: &Path) {
     let (mut compiler, standard) = if source.ends_with(".cpp") {

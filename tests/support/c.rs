@@ -1,4 +1,5 @@
 //! Building C programs against libinger.so, as a user would.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
