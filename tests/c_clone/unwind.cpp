@@ -1,5 +1,5 @@
 // Exceptions and backtraces that cross copies of libraries: thrown by the C++ library's copy, through the C library's,
-// into the executable and out of a function; while another kernel thread makes libsets.
+// into the executable and out of a function; threads that end in the copies; while another kernel thread makes libsets.
 #include "../c/check.h"
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <execinfo.h>
 #include <link.h>
 #include <new>
+#include <pthread.h>
 #include <stdexcept>
 #include <string>
 #include <string.h>
@@ -158,6 +159,40 @@ void backtraces() {
 	}
 }
 
+int leaving_comparison(const void *, const void *) {
+	pthread_exit(nullptr);
+}
+
+int waiting_comparison(const void *, const void *) {
+	for (;;)
+		usleep(1000);
+}
+
+// A thread that ends in a call by the C library's copy, by itself or from outside, is unwound through that.
+template <int comparison(const void *, const void *)> void *end_in_library(void *results) {
+	Destroyed destroyed { *static_cast<Results *>(results) };
+	int values[] = { 2, 1 };
+	qsort(values, 2, sizeof *values, comparison);
+	return results;
+}
+
+void start_and_end(void *results) {
+	pthread_t leaving, waiting;
+	CHECK(!pthread_create(&leaving, nullptr, end_in_library<leaving_comparison>, results) && !pthread_join(leaving, nullptr));
+	void *result;
+	CHECK(!pthread_create(&waiting, nullptr, end_in_library<waiting_comparison>, results));
+	CHECK(!pthread_cancel(waiting) && !pthread_join(waiting, &result) && result == PTHREAD_CANCELED);
+}
+
+void threads() {
+	for (int round = 0; round < 20; round++) {
+		Results results = {};
+		linger_t linger = launch(start_and_end, 100, &results);
+		finish(&linger, 100);
+		CHECK(results.destroyed == 2);
+	}
+}
+
 std::atomic<bool> is_over;
 
 void wait(void *) {
@@ -181,6 +216,7 @@ int main() {
 	std::thread maker(make_libsets);
 	exceptions();
 	backtraces();
+	threads();
 	is_over = true;
 	maker.join();
 	fflush(stdout);
