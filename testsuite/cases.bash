@@ -293,4 +293,4 @@ python_tests() {
 		\$python -m test -q test_$1 2>&1 | sed 's/ in [0-9.]* *m\\?s.*\$//; s/[0-9:.]* \\?\\(sec\\|ms\\|min\\).*\$//; s/load avg: [0-9.]*//' | tail -n 4
 	END
 }
-for module in json re zlib hashlib sqlite3 threading queue select socket subprocess signal; do python_tests "$module"; done
+for module in json re zlib hashlib sqlite3 threading queue select subprocess signal; do python_tests "$module"; done
