@@ -203,6 +203,22 @@ fn little_address_space() {
     is_by_dlmopen(folder.path(), &["prlimit", "--as=2000000000"], "no address space");
 }
 
+/// Such a library has more segments than others, and the last of them is not its data.
+#[test]
+fn library_with_code_behind_its_data() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let library = folder.path().join("libfar.so");
+    let source = "tests/c_clone/far_library.c";
+    c::run(c::compiler().args(["-shared", "-fPIC", source, "-Wl,--section-start=.far=0x1000000", "-o"]).arg(&library));
+    build(
+        folder.path(),
+        "far",
+        &[],
+        &[&library.display().to_string(), &format!("-Wl,-rpath,{}", folder.path().display())],
+    );
+    succeed(folder.path(), "clone", 60, ["./far"]);
+}
+
 /// Text relocations: refused by name if the program is linked with the library; without copies if it opens it.
 #[test]
 fn library_that_cannot_be_copied() {

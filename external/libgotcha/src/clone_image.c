@@ -51,15 +51,36 @@ static int find_files(size_t from, size_t to) {
 	return 0;
 }
 
+static uintptr_t segment_start(const struct object *object, const Elf64_Phdr *segment) {
+	return page_down(object->base + segment->p_vaddr);
+}
+
+static uintptr_t segment_end(const struct object *object, const Elf64_Phdr *segment) {
+	return page_up(object->base + segment->p_vaddr + segment->p_memsz);
+}
+
+static bool is_data(const Elf64_Phdr *segment) {
+	return segment->p_type == PT_LOAD && segment->p_flags & PF_W;
+}
+
+static bool is_text(const Elf64_Phdr *segment) {
+	return segment->p_type == PT_LOAD && !(segment->p_flags & PF_W);
+}
+
 static void find_data(const struct object *object, struct image_object *place) {
 	place->data_start = object->end;
-	place->data_end = object->end;
+	place->data_end = object->start;
 	for (size_t i = 0; i < object->segments_len; i++) {
 		const Elf64_Phdr *segment = &object->segments[i];
-		uintptr_t start = page_down(object->base + segment->p_vaddr);
-		if (segment->p_type == PT_LOAD && (segment->p_flags & PF_W) && start < place->data_start)
-			place->data_start = start;
+		if (!is_data(segment))
+			continue;
+		if (segment_start(object, segment) < place->data_start)
+			place->data_start = segment_start(object, segment);
+		if (segment_end(object, segment) > place->data_end)
+			place->data_end = segment_end(object, segment);
 	}
+	if (place->data_end < place->data_start)
+		place->data_end = place->data_start;
 }
 
 static int open_object(const struct object *object, const struct image_object *place) {
@@ -74,26 +95,20 @@ static int open_object(const struct object *object, const struct image_object *p
 	return file;
 }
 
-/* As every linker lays objects out: a copy is two mappings. */
-static bool is_data_last(const struct object *object) {
-	uintptr_t text_end = 0, data_start = UINTPTR_MAX;
-	for (size_t i = 0; i < object->segments_len; i++) {
-		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type != PT_LOAD)
-			continue;
-		if (segment->p_flags & PF_W)
-			data_start = segment->p_vaddr < data_start ? segment->p_vaddr : data_start;
-		else
-			text_end = segment->p_vaddr + segment->p_memsz > text_end ? segment->p_vaddr + segment->p_memsz : text_end;
-	}
-	return text_end <= page_down(data_start);
+/* As every linker lays objects out. (llvm-bolt puts its text behind them.) */
+static bool is_data_together(const struct object *object, const struct image_object *place) {
+	for (size_t i = 0; i < object->segments_len; i++)
+		if (is_text(&object->segments[i]) && segment_start(object, &object->segments[i]) < place->data_end
+		 && segment_end(object, &object->segments[i]) > place->data_start)
+			return false;
+	return true;
 }
 
 /* 0 if there is room for copies, and a file to make them of. */
 static int check(const struct object *object, const struct image_object *place) {
 	int error = gotcha_plan_check(object);
-	if (!error && !is_data_last(object))
-		error = gotcha_fail(ENOEXEC, "%s has read-only segments behind its data: it cannot be copied (name it in LIBGOTCHA_SHARED)",
+	if (!error && !is_data_together(object, place))
+		error = gotcha_fail(ENOEXEC, "%s has read-only segments amid its data: it cannot be copied (name it in LIBGOTCHA_SHARED)",
 			object->path);
 	if (!error && stride && image_size + (object->end - object->start) > stride)
 		error = gotcha_fail(ENOMEM, "no room in the images of libsets for %s", object->path);
@@ -115,14 +130,15 @@ int gotcha_image_lay_out(void) {
 		struct image_object *place = &gotcha_image[i];
 		if (object->kind != OBJECT_REPLICATED)
 			continue;
+		find_data(object, place);
 		int cause = check(object, place);
 		if (cause && i < gotcha_startup_len)
 			return cause;
 		if (cause) {
 			gotcha_trace_failure();
+			*place = (struct image_object) { 0 };
 			continue;
 		}
-		find_data(object, place);
 		place->present = true;
 		place->offset = image_size;
 		place->data_offset = data_size;
@@ -166,21 +182,21 @@ int gotcha_image_reserve_arena(void) {
 }
 
 /* Linkers lay most libraries out so that one mapping holds all read-only segments. */
-static bool is_flat(const struct object *object) {
+static bool is_flat(const struct object *object, const struct image_object *place) {
 	for (size_t i = 0; i < object->segments_len; i++) {
 		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W)
-		 && object->base + segment->p_vaddr - object->start != segment->p_offset)
+		if (is_text(segment) && (object->base + segment->p_vaddr - object->start != segment->p_offset
+		 || segment_end(object, segment) > place->data_start))
 			return false;
 	}
 	return true;
 }
 
-static size_t text_mappings(const struct object *object) {
+static size_t text_mappings(const struct object *object, const struct image_object *place) {
 	size_t count = 0;
 	for (size_t i = 0; i < object->segments_len; i++)
-		count += object->segments[i].p_type == PT_LOAD && !(object->segments[i].p_flags & PF_W);
-	return is_flat(object) ? 1 : count;
+		count += is_text(&object->segments[i]);
+	return is_flat(object, place) ? 1 : count;
 }
 
 /* A process may have a limited number of mappings; where that is reached anything may fail, in the program too, and
@@ -190,7 +206,7 @@ size_t gotcha_image_limit(void) {
 	size_t each = 5;
 	for (size_t i = 0; i < gotcha_image_objects; i++)
 		if (gotcha_image[i].present)
-			each += text_mappings(&gotcha_objects[i]) + 1;
+			each += text_mappings(&gotcha_objects[i], &gotcha_image[i]) + 1;
 	size_t ours = mappings_max - mappings_max / 8;
 	size_t possible = ours > foreign_mappings ? (ours - foreign_mappings) / each : 0;
 	return possible < arena_images ? possible : arena_images;
@@ -223,13 +239,13 @@ static int map_at(uintptr_t address, size_t size, int protection, int flags, int
 }
 
 static int map_text(const struct object *object, const struct image_object *place, uintptr_t bias, int file) {
-	if (is_flat(object))
+	if (is_flat(object, place))
 		return map_at(object->start + bias, place->data_start - object->start, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, 0, object);
 	for (size_t i = 0; i < object->segments_len; i++) {
 		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type != PT_LOAD || segment->p_flags & PF_W)
+		if (!is_text(segment))
 			continue;
-		uintptr_t start = page_down(object->base + segment->p_vaddr);
+		uintptr_t start = segment_start(object, segment);
 		uintptr_t end = page_up(object->base + segment->p_vaddr + segment->p_filesz);
 		int error = map_at(start + bias, end - start, PROT_READ | PROT_EXEC, MAP_PRIVATE, file, page_down(segment->p_offset), object);
 		if (error)
@@ -241,7 +257,7 @@ static int map_text(const struct object *object, const struct image_object *plac
 static int read_data(const struct object *object, uintptr_t bias, int file) {
 	for (size_t i = 0; i < object->segments_len; i++) {
 		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_W))
+		if (!is_data(segment))
 			continue;
 		char *to = (char *) (object->base + segment->p_vaddr + bias);
 		for (size_t done = 0; done < segment->p_filesz; ) {
