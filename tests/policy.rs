@@ -48,7 +48,7 @@ const NOT_SHOWN: [(&str, &str); 16] = [
         "deferred only so that a cancel does not come halfway, where the libset is rolled back anyway and what is \
          open leaks either way",
         "opendir fdopendir closedir setlocale newlocale duplocale freelocale iconv_open iconv_close catopen \
-         catclose tzset getpwent setpwent endpwent getgrent setgrent endgrent fdopen _IO_fdopen \
+         catclose getpwent setpwent endpwent getgrent setgrent endgrent fdopen _IO_fdopen \
          fmemopen open_memstream open_wmemstream fopencookie",
     ),
     (

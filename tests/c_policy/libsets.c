@@ -136,6 +136,25 @@ static void check_locale(void) {
 	inside(look_at_locale, NULL);
 }
 
+/* That of the program's last tzset(), also where it was not the first; localtime_r() does not look again. */
+static char zone_inside[16];
+static void look_at_zone(void *unused) {
+	(void) unused;
+	time_t now = 0;
+	struct tm broken_down;
+	REQUIRE(localtime_r(&now, &broken_down));
+	snprintf(zone_inside, sizeof zone_inside, "%s", broken_down.tm_zone);
+}
+static void check_tzset(void) {
+	static const char *const zones[][2] = { { "AAA-5", "AAA" }, { "BBB-7", "BBB" } };
+	for (int i = 0; i < 4; i++) {
+		REQUIRE(!setenv("TZ", zones[i % 2][0], 1));
+		tzset();
+		inside(look_at_zone, NULL);
+		REQUIRE(!strcmp(zone_inside, zones[i % 2][1]));
+	}
+}
+
 /* ------------------------------------------------------------------ opened at run time */
 
 static int (*late_local_is_new)(void);
@@ -250,7 +269,7 @@ DESCRIBES(backtrace_symbols_fd, is_in_file)
 #define SAME(name) { #name, #name, check_##name }
 const struct check checks[] = {
 	SAME(data), SAME(init_heap), SAME(thread_locals), SAME(fresh_thread_locals), SAME(streams), SAME(retiring), SAME(flush),
-	SAME(locale), SAME(late_thread_locals), { "hidden", "shadow", check_hidden }, SAME(vtables),
+	SAME(locale), SAME(tzset), SAME(late_thread_locals), { "hidden", "shadow", check_hidden }, SAME(vtables),
 	{ "backtrace", "_dl_find_object", check_backtrace }, SAME(dl_iterate_phdr), SAME(dladdr), SAME(dladdr1),
 	SAME(backtrace_symbols), SAME(backtrace_symbols_fd),
 	{ NULL, NULL, NULL },

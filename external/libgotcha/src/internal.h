@@ -165,7 +165,7 @@ struct libset {
 	void (*ctype_init)(void);       /* its C library's __ctype_init */
 	FILE **streams;                 /* its C library's list of streams: _IO_list_all... */
 	FILE *streams_pristine;         /* ...and what it holds while none is open */
-	unsigned locale_generation;     /* of the program's locale that its pristine state has */
+	unsigned locale_generation;     /* of the program's locale and time zone that its pristine state has */
 	struct locale_request *_Atomic locale_requests; /* what its functions have had loaded, latest first... */
 	struct locale_request *locale_loaded;   /* ...and from which on its pristine state has it */
 	bool locale_lost;               /* a roll back has forgotten some of it */
@@ -336,7 +336,7 @@ static inline void deferred_leave(void) {
 		libgotcha_take_pending();
 }
 
-/* Counts the program's changes of its locale; 0: it has not set one. */
+/* Counts the program's changes of its locale and time zone; 0: it has not set any. */
 extern _Atomic unsigned gotcha_locale_generation;
 /* Loads what functions of `set` have had loaded. Context: on its TCB; what is allocated is to be kept. */
 void gotcha_locale_load(const struct libset *set);

@@ -526,8 +526,10 @@ void libgotcha_group_free(libgotcha_group_t group) {
 
 static void load_and_set_locale(struct libset *set, void *name) {
 	char *(*own_setlocale)(int, const char *) = libc_copy(set, gotcha_libc_symbol("setlocale"));
+	void (*own_tzset)(void) = libc_copy(set, gotcha_libc_symbol("tzset"));
 	gotcha_locale_load(set);
 	own_setlocale(LC_ALL, name);
+	own_tzset();
 }
 
 /* Only what differs: pages of the pristine state that nobody has written are the file's, shared. */
@@ -542,7 +544,7 @@ static void retake_snapshots(struct libset *set) {
 	}
 }
 
-/* The program's locale becomes part of the pristine state, and so does what functions have had loaded: once per
+/* The program's locale and time zone become part of the pristine state, and so does what functions have had loaded: once per
  * change, and kept by roll backs.
  * Context: base or hosted, under the lock; nothing runs in the libset. */
 static void copy_locale(struct libset *set) {

@@ -1,4 +1,4 @@
-/* Policy of locales and character sets: the libset's own, not preempted.
+/* Policy of locales, character sets and the time zone: the libset's own, not preempted.
  *
  * What the C library loads for them it maps into memory, and keeps: locales for good, since the global one may be
  * in use anywhere. A roll back forgets it, so each cancel would leak more than a dozen mappings. Hence a libset
@@ -12,6 +12,7 @@
 #include <langinfo.h>
 #include <locale.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEFERRED_FUNCTIONS(X) X(duplocale) X(freelocale) X(iconv_close)
@@ -19,7 +20,7 @@ enum {
 #define X(name) INDEX_##name,
 	DEFERRED_FUNCTIONS(X)
 #undef X
-	INDEX_setlocale, INDEX_newlocale, INDEX_iconv_open,
+	INDEX_setlocale, INDEX_newlocale, INDEX_iconv_open, INDEX_tzset,
 };
 static struct row rows[];
 #define X(name) FORWARD_DEFERRED(name, rows[INDEX_##name].base)
@@ -102,6 +103,29 @@ static char *locale_setlocale(int category, const char *locale) {
 	return result;
 }
 
+/* Has the zone changed since the last time? Programs call tzset() again and again. */
+static void note_zone(void) {
+	static _Atomic uint64_t last;
+	uint64_t hash = 14695981039346656037u;
+	for (const char *zone = getenv("TZ"); zone && *zone; zone++)
+		hash = (hash ^ (unsigned char) *zone) * 1099511628211u;
+	if (atomic_exchange(&last, hash) != hash)
+		gotcha_locale_generation++;
+}
+
+static void locale_tzset(void) {
+	void (*base)(void) = (void (*)(void)) rows[INDEX_tzset].base;
+	if (!in_libset()) {
+		base();
+		note_zone();
+		return;
+	}
+	void (*own)(void) = libc_copy(THIS.set, base);
+	deferred_enter();
+	own();
+	deferred_leave();
+}
+
 #define CATEGORIES(X) X(LC_CTYPE) X(LC_NUMERIC) X(LC_TIME) X(LC_COLLATE) X(LC_MONETARY) X(LC_MESSAGES) X(LC_PAPER) \
 	X(LC_NAME) X(LC_ADDRESS) X(LC_TELEPHONE) X(LC_MEASUREMENT) X(LC_IDENTIFICATION)
 
@@ -162,5 +186,6 @@ static struct row rows[] = {
 	[INDEX_setlocale] = { "setlocale", locale_setlocale, true },
 	[INDEX_newlocale] = { "newlocale", locale_newlocale },
 	[INDEX_iconv_open] = { "iconv_open", locale_iconv_open },
+	[INDEX_tzset] = { "tzset", locale_tzset, true },
 };
 struct rows gotcha_rows_locale = { rows, lengthof(rows) };
