@@ -211,6 +211,85 @@ ar rcD lib.a program.o assembled.o; ar t lib.a
 echo 'int main( {' >wrong.c; gcc wrong.c
 END
 
+try g++ g++ <<'END'
+cat >program.cpp <<'CPP'
+#include <future>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <regex>
+#include <vector>
+
+thread_local int own = 5;
+
+int main() {
+	const std::string text = "the quick brown fox jumps over the lazy dog and the end";
+	const std::regex word("(\\w+)");
+	std::map<std::string, int> count;
+	for (std::sregex_iterator match(text.begin(), text.end(), word), end; match != end; ++match)
+		count[match->str()]++;
+	for (auto &[key, number] : count)
+		std::cout << key << ' ' << number << '\n';
+	std::vector<std::future<long>> sums;
+	for (int i = 0; i < 8; i++)
+		sums.push_back(std::async(std::launch::async, [i] {
+			long sum = 0;
+			for (long j = 0; j < 1000000; j++)
+				sum += j % (i + 1);
+			return sum + ++own;
+		}));
+	for (auto &sum : sums)
+		std::cout << sum.get() << '\n';
+	try {
+		throw std::runtime_error("thrown");
+	} catch (const std::exception &error) {
+		std::cout << error.what() << std::setprecision(10) << 3.14159265358979 << std::endl;
+	}
+	std::cerr << "error\n";
+	return own;
+}
+CPP
+g++ -std=c++17 -O1 -pthread program.cpp -o program -Wl,--build-id=none && ./program
+END
+
+try rustc rustc <<'END'
+cat >program.rs <<'RS'
+use std::{collections::BTreeMap, sync::mpsc, thread};
+fn main() {
+    let (sender, receiver) = mpsc::channel();
+    let threads: Vec<_> = (0..4u64)
+        .map(|i| { let sender = sender.clone(); thread::spawn(move || sender.send((i, (0..100_000).map(|n| n * i).sum::<u64>()))) })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    drop(sender);
+    println!("{:?}", receiver.iter().collect::<BTreeMap<_, _>>());
+    std::panic::catch_unwind(|| panic!("caught")).unwrap_err();
+    std::process::exit(4);
+}
+RS
+rustc -O program.rs -o program && ./program 2>&1 | grep -v '^thread'
+status=${PIPESTATUS[0]}; rm program; exit $status
+END
+
+try vim vim <<'END'
+cp "$data/text" text; vim -es -u NONE -i NONE -c '%s/fn \(\w\+\)/function \1/g' -c 'g/unsafe/m0' -c wq text
+END
+
+try cmake cmake gcc <<'END'
+cp "$data/program.c" .; printf 'cmake_minimum_required(VERSION 3.10)\nproject(program C)\nadd_executable(program program.c)\ntarget_link_libraries(program m)\n' >CMakeLists.txt
+cmake -S . -B built >/dev/null && cmake --build built | tail -n 1; built/program; status=$?; rm -rf built; exit $status
+END
+
+try node node <<'END'
+node -e '
+	const crypto = require("crypto"), fs = require("fs");
+	let sum = 0; for (let i = 0; i < 1e7; i++) sum += i % 7;
+	console.log(sum, crypto.createHash("sha256").update(fs.readFileSync(process.env.data + "/mixed")).digest("hex"));
+	setTimeout(() => console.log("later"), 50);
+	fs.readFile(process.env.data + "/text", (error, text) => console.log(text.length));
+'
+END
+
 try make make gcc <<'END'
 printf 'all: x y z\nx: ; @echo $@; sleep 0.05\ny: x ; @echo $@ >y; cat y\nz: y ; @echo $(shell seq 5 | tail -n 1)\nbad: ; false\n' >Makefile
 make -j2; make bad; echo "status $?"
