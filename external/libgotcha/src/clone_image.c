@@ -363,6 +363,8 @@ int gotcha_image_seal(struct libset *set, size_t from, size_t to) {
 }
 
 void gotcha_image_unmap(struct libset *set, size_t from, size_t to) {
+	if (!set->image)
+		return;
 	if (set->data_file > 0)
 		close(set->data_file);
 	set->data_file = -1;

@@ -40,15 +40,17 @@ static int make(struct libset *set, size_t from, size_t to) {
 	}
 	if (!error)
 		error = initialise(set, from, to);
-	if (!error)
-		error = gotcha_variables_share(set, from, to);
-	if (!error)
-		error = gotcha_image_seal(set, from, to);
-	if (error) {
-		gotcha_gdb_withdraw(set, from, to);
-		gotcha_image_unmap(set, from, to);
-	}
-	return error;
+	return error ? error : gotcha_variables_share(set, from, to);
+}
+
+static int seal(struct libset *set, size_t from) {
+	return gotcha_image_seal(set, from, set->copies_len);
+}
+
+static void unmake(struct libset *set, size_t from) {
+	gotcha_gdb_withdraw(set, from, gotcha_image_objects);
+	gotcha_image_unmap(set, from, gotcha_image_objects);
+	set->copies_len = from;
 }
 
 static int create(struct libset *set) {
@@ -72,6 +74,6 @@ static struct libset *find(uintptr_t address) {
 }
 
 const struct engine gotcha_engine_clone = {
-	.name = "clone", .shares_unwinder = true, .takes_snapshots = true, .prepare = prepare, .create = create, .extend = extend,
+	.name = "clone", .shares_unwinder = true, .prepare = prepare, .create = create, .extend = extend, .seal = seal, .unmake = unmake,
 	.limit = gotcha_image_limit, .find = find,
 };

@@ -303,9 +303,10 @@ static int open_and_bind_copies(struct libset *set, struct link_map *first) {
 
 static int create(struct libset *set) {
 	int error = 0;
-	struct link_map *stub = open_stub(set, &error);
-	if (stub)
-		error = open_and_bind_copies(set, stub);
+	if (!set->namespace_map)
+		set->namespace_map = open_stub(set, &error);
+	if (!error)
+		error = open_and_bind_copies(set, set->namespace_map);
 	return error ? error : gotcha_variables_share(set, 0, set->copies_len);
 }
 

@@ -145,7 +145,8 @@ struct libset {
 	enum { LIBSET_FREE, LIBSET_TAKEN, LIBSET_RETIRED } state;
 	struct libset *next_free;
 	void **table;                   /* MAX_SLOTS function addresses; trampolines index it */
-	Lmid_t namespace;               /* dlmopen engine */
+	Lmid_t namespace;               /* dlmopen engine; LM_ID_BASE: it has none... */
+	struct link_map *namespace_map; /* ...and the namespace's first object */
 	size_t copies_len;              /* objects [0, copies_len) are present */
 	struct {
 		uintptr_t base;         /* load bias of the copy; 0: none */
@@ -228,10 +229,13 @@ static inline bool gotcha_is_loading(void) {
 struct engine {
 	const char *name;
 	bool shares_unwinder;                           /* libgcc_s is not copied; clone_unwind.c's rows count */
-	bool takes_snapshots;                           /* of what it makes; else libset.c does */
 	int (*prepare)(void);                           /* once, after the policy table is bound */
 	int (*create)(struct libset *);                 /* fill namespace, copies, copies_len */
 	int (*extend)(struct libset *);                 /* copy the objects that base has got since */
+	/* What these have made from that object on becomes the pristine state, last. NULL: libset.c takes snapshots. */
+	int (*seal)(struct libset *, size_t from);
+	/* Undoes what has failed. NULL: it cannot be; create() goes on with it the next time. */
+	void (*unmake)(struct libset *, size_t from);
 	size_t (*limit)(void);
 	struct libset *(*find)(uintptr_t address);      /* whose copy of an object is there; NULL: they are to be tried */
 };
@@ -394,8 +398,9 @@ extern uintptr_t gotcha_loader_shadowed;     /* what it is the shadow of */
 extern struct libgotcha_callbacks gotcha_callbacks;
 extern int gotcha_preemption_signal;
 
-/* A TCB for code of `set`, without a stack. */
-int gotcha_tcb_make(struct libset *set, uintptr_t *made);
+/* A TCB for code of `set`, without a stack; `*tcb` itself once more, if it is not 0 and nothing but constructors has run
+ * on it. */
+int gotcha_tcb_make(struct libset *set, uintptr_t *tcb);
 /* Thread-locals of late objects [from, to) of base on all TCBs of functions, and of their copies in `set`: as
  * new threads find them. What is not in static storage follows when it is first used. */
 void gotcha_tcb_add_base(size_t from, size_t to);

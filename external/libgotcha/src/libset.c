@@ -385,6 +385,10 @@ static void loading_end(struct loading saved) {
 	THIS.set = saved.host_set;
 }
 
+static int too_much_from_constructors(void) {
+	return gotcha_fail(ENOMEM, "constructors allocate more than %d MiB", INIT_HEAP_SIZE >> 20);
+}
+
 /* Lets the engine run constructors on behalf of `set`. */
 static int load(struct libset *set, int (*engine_call)(struct libset *)) {
 	int saved_errno = errno;
@@ -396,42 +400,71 @@ static int load(struct libset *set, int (*engine_call)(struct libset *)) {
 		error = drop_all_destructors(set, had);
 	loading_end(saved);
 	if (!error && gotcha_loading_failed)
-		error = gotcha_fail(ENOMEM, "constructors allocate more than %d MiB", INIT_HEAP_SIZE >> 20);
-	if (error)
-		set->copies_len = had;
+		error = too_much_from_constructors();
 	errno = saved_errno;
 	return error;
+}
+
+static int seal(struct libset *set, size_t from) {
+	int error = snapshot_init_heap(set);
+	if (error)
+		return error;
+	return gotcha_engine->seal ? gotcha_engine->seal(set, from) : snapshot_objects(set, from);
+}
+
+/* Once, in the first libset: what the others need too. */
+static int start(struct libset *first) {
+	static bool is_done;
+	if (is_done)
+		return 0;
+	int error = gotcha_part_is_off("shadow") ? 0 : gotcha_loader_shadow_check(first);
+	if (!error && on_exit(run_exit_registrations, NULL))
+		error = gotcha_fail(ENOMEM, "no memory to register for the process's end");
+	is_done = !error;
+	return error;
+}
+
+static int make(struct libset *set) {
+	int error = load(set, gotcha_engine->create);
+	if (error)
+		return error;
+	gotcha_libset_find_libc(set);
+	error = start(set);
+	return error ? error : seal(set, 0);
+}
+
+/* A libset that could not be made whole. Its TCB, and a namespace, cannot be given back: the next attempt goes on
+ * with them. Constructors in a namespace have run, though, and do not run again, even if they went without memory. */
+static struct libset *half_made;
+static bool is_spoilt;
+
+static void give_up(struct libset *set) {
+	while (set->snapshots_len && !gotcha_engine->seal)
+		free(set->snapshots[--set->snapshots_len].pristine);
+	forget_init_heap(set);
+	if (gotcha_engine->unmake) {
+		gotcha_engine->unmake(set, 0);
+		give_back_init_heap(set);
+		set->init_heap_used_bytes = 0;
+	} else {
+		set->copies_len = 0;
+		is_spoilt = gotcha_loading_failed;
+	}
 }
 
 static int create(struct libset **created) {
 	if (libsets_len == MAX_LIBSETS || libsets_len >= gotcha_config.libsets_max)
 		return gotcha_fail(EAGAIN, "all %zu libsets that this process may have are in use", libsets_len);
-	struct libset *set = NULL;
-	int error = allocate(&set);
-	if (!set)
-		return error;
-	in_making = set;
-	error = load(set, gotcha_engine->create);
+	if (is_spoilt)
+		return too_much_from_constructors();
+	int error = half_made ? 0 : allocate(&half_made);
+	struct libset *set = in_making = half_made;
+	if (!error && (error = make(set)))
+		give_up(set);
 	in_making = NULL;
-	if (!error) {
-		gotcha_libset_find_libc(set);
-		error = gotcha_engine->takes_snapshots ? 0 : snapshot_objects(set, 0);
-	}
-	if (!error)
-		error = snapshot_init_heap(set);
-	if (!error && !libsets_len && !gotcha_part_is_off("shadow"))
-		error = gotcha_loader_shadow_check(set);
-	if (!error && !libsets_len && on_exit(run_exit_registrations, NULL))
-		error = gotcha_fail(ENOMEM, "no memory to register for the process's end");
-	if (error) {
-		munmap(set->table, MAX_SLOTS * sizeof *set->table);
-		give_back_init_heap(set);
-		forget_init_heap(set);
-		free(set->init_heap_snapshots);
-		free(set->snapshots);
-		free(set);
+	if (error)
 		return error;
-	}
+	half_made = NULL;
 	set->state = LIBSET_TAKEN;
 	*created = set;
 	libsets[libsets_len] = set;
@@ -450,12 +483,14 @@ int gotcha_libset_extend(struct libset *set, uintptr_t tcb) {
 	size_t had = set->copies_len;
 	set->loading_tcb = tcb;
 	int error = load(set, gotcha_engine->extend);
-	if (!error && !gotcha_engine->takes_snapshots)
-		error = snapshot_objects(set, had);
 	if (!error)
-		error = snapshot_init_heap(set);
+		error = seal(set, had);
 	if (!error)
 		gotcha_table_fill(set);
+	else if (gotcha_engine->unmake)
+		gotcha_engine->unmake(set, had);
+	else
+		set->copies_len = had;
 	return error;
 }
 

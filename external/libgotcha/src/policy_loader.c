@@ -351,6 +351,9 @@ int gotcha_loader_shadow_check(struct libset *first) {
 		libc_copy(first, gotcha_definition_address(gotcha_libc, symbol));
 	for (size_t offset = shadow_size - sizeof(void *); offset > shadow_size / 2; offset -= sizeof(void *)) {
 		const void **word = (const void **) (gotcha_loader_shadow + offset);
+		/* an earlier attempt to make the first libset has found it */
+		if (*word == &hook)
+			return 0;
 		if (*word)
 			continue;
 		*word = &hook;

@@ -60,7 +60,7 @@ void gotcha_restore(const struct libset *set) {
 	size_t size_bytes = 0;
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		size_bytes += set->snapshots[i].size_bytes;
-	if (gotcha_engine->takes_snapshots && size_bytes >= SCAN_FROM_BYTES && restore_all_written(set))
+	if (gotcha_engine->seal && size_bytes >= SCAN_FROM_BYTES && restore_all_written(set))
 		return;
 	for (size_t i = 0; i < set->snapshots_len; i++)
 		memcpy(set->snapshots[i].address, set->snapshots[i].pristine, set->snapshots[i].size_bytes);

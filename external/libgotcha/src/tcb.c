@@ -210,11 +210,34 @@ void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
 	gotcha_set_thread_pointer(host);
 }
 
+/* What a cancelled function leaves in struct pthread is nobody's any more: cleanup handlers whose frames are
+ * gone, locks held (the new tid owns none of them), thread-specific data, which goes without destructors. All
+ * of it starts anew but for what is allocated. */
+static void clear_thread(uintptr_t thread) {
+	const struct glibc_layout *layout = &gotcha_layout;
+	uintptr_t dtv = *(uintptr_t *) (thread + 0x08);
+	uintptr_t *blocks = (uintptr_t *) (thread + layout->specific), kept[SPECIFIC_BLOCKS];
+	uintptr_t stack = *(uintptr_t *) (thread + layout->stackblock);
+	size_t stack_size_bytes = *(size_t *) (thread + layout->stackblock_size);
+	memcpy(kept, blocks, sizeof kept);
+	memset((void *) thread, 0, layout->size_bytes);
+	fill_tcb(thread);
+	*(uintptr_t *) (thread + 0x08) = dtv;
+	*(uintptr_t *) (thread + layout->stackblock) = stack;
+	*(size_t *) (thread + layout->stackblock_size) = stack_size_bytes;
+	for (size_t i = 1; i < SPECIFIC_BLOCKS; i++)
+		if ((blocks[i] = kept[i]))
+			memset((void *) kept[i], 0, SPECIFIC_PER_BLOCK * layout->datum_size);
+}
+
 int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
-	uintptr_t tcb = (uintptr_t) gotcha_dl_allocate_tls(NULL), host = thread_pointer();
+	uintptr_t tcb = *made ? *made : (uintptr_t) gotcha_dl_allocate_tls(NULL), host = thread_pointer();
 	if (!tcb)
 		return gotcha_fail(ENOMEM, "no memory for a thread control block");
-	fill_tcb(tcb);
+	if (*made)
+		clear_thread(tcb);
+	else
+		fill_tcb(tcb);
 	/* a signal that comes while it is current below must find the kernel thread's record */
 	*libgotcha_tcb_state(tcb) = (struct libgotcha_thread) {
 		.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .host = host,
@@ -223,24 +246,36 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
 	gotcha_base_ctype_init();
 	overlay(set, 0, set->copies_len);
 	set->ctype_init();
-	/* base's malloc keeps a cache in base's thread-local storage, which roll backs may restore: it is to be
-	 * the same one before and after */
-	gotcha_base_free(gotcha_base_malloc(1));
 	gotcha_set_thread_pointer(host);
 	*made = tcb;
 	return 0;
 }
 
 static int take_tcb(struct libset *set) {
-	int error = set->tcb && !set->tcb_taken ? 0 : gotcha_tcb_make(set, &set->tcb);
-	set->tcb_taken |= !error;
+	uintptr_t tcb = set->tcb_taken ? 0 : set->tcb;
+	int error = tcb ? 0 : gotcha_tcb_make(set, &tcb);
+	if (!error) {
+		set->tcb = tcb;
+		set->tcb_taken = true;
+	}
 	return error;
+}
+
+static void free_blocks(struct blocks *blocks) {
+	for (size_t i = 0; i < blocks->rolled_len; i++)
+		free(blocks->rolled[i].image);
+	free(blocks->rolled);
+	free(blocks->fresh);
+	free(blocks);
 }
 
 /* Context: hosted, under the lock; nothing runs on the TCB. */
 static int describe(const struct libset *set, struct libgotcha_tcb *tcb) {
 	uintptr_t host = thread_pointer();
 	gotcha_set_thread_pointer(tcb->thread_pointer);
+	/* base's malloc keeps a cache in base's thread-local storage, which roll backs may restore: it is to be
+	 * the same one before and after. Not sooner: making the TCB anew would forget it. */
+	gotcha_base_free(gotcha_base_malloc(1));
 	int error = find_blocks(set, tcb->blocks);
 	gotcha_set_thread_pointer(host);
 	return error;
@@ -251,12 +286,12 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
 	struct libset *set = gotcha_libset(group);
-	struct blocks *blocks = calloc(1, sizeof *blocks);
-	tcb->blocks = blocks;
+	struct blocks *blocks = tcb->blocks = calloc(1, sizeof *blocks);
 	int error = !set ? gotcha_fail(EINVAL, "no libset %ld", group)
 		: !blocks ? gotcha_fail(ENOMEM, "no memory for a thread control block")
 		: take_tcb(set);
-	if (!error) {
+	bool is_taken = !error;
+	if (is_taken) {
 		tcb->thread_pointer = set->tcb;
 		set->tcb_blocks = blocks;
 		*(void **) (set->tcb + gotcha_layout.stackblock) = stack;
@@ -264,6 +299,13 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 		error = describe(set, tcb);
 		libgotcha_tcb_state(set->tcb)->table = set->table;
 	}
+	/* the TCB is there for the next attempt */
+	if (error && is_taken) {
+		set->tcb_taken = false;
+		set->tcb_blocks = NULL;
+	}
+	if (error && blocks)
+		free_blocks(blocks);
 	gotcha_unlock();
 	gotcha_hosted_leave(&guard);
 	return error;
@@ -316,27 +358,6 @@ void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	reset_state(state);
 }
 
-/* What a cancelled function leaves in struct pthread is nobody's any more: cleanup handlers whose frames are
- * gone, locks held (the new tid owns none of them), thread-specific data, which goes without destructors. All
- * of it starts anew but for what is allocated. */
-static void clear_thread(struct libgotcha_tcb *tcb) {
-	const struct glibc_layout *layout = &gotcha_layout;
-	uintptr_t thread = tcb->thread_pointer;
-	uintptr_t dtv = *(uintptr_t *) (thread + 0x08);
-	uintptr_t *blocks = (uintptr_t *) (thread + layout->specific), kept[SPECIFIC_BLOCKS];
-	uintptr_t stack = *(uintptr_t *) (thread + layout->stackblock);
-	size_t stack_size_bytes = *(size_t *) (thread + layout->stackblock_size);
-	memcpy(kept, blocks, sizeof kept);
-	memset((void *) thread, 0, layout->size_bytes);
-	fill_tcb(thread);
-	*(uintptr_t *) (thread + 0x08) = dtv;
-	*(uintptr_t *) (thread + layout->stackblock) = stack;
-	*(size_t *) (thread + layout->stackblock_size) = stack_size_bytes;
-	for (size_t i = 1; i < SPECIFIC_BLOCKS; i++)
-		if ((blocks[i] = kept[i]))
-			memset((void *) kept[i], 0, SPECIFIC_PER_BLOCK * layout->datum_size);
-}
-
 static void roll_back_blocks(struct blocks *blocks) {
 	for (size_t i = 0; i < blocks->rolled_len && !gotcha_part_is_off("thread_locals"); i++)
 		memcpy(blocks->rolled[i].address, blocks->rolled[i].image, blocks->rolled[i].size_bytes);
@@ -361,7 +382,7 @@ void gotcha_tcb_change_pristine(struct libset *set, void (*change)(struct libset
 
 void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
 	roll_back_blocks(tcb->blocks);
-	clear_thread(tcb);
+	clear_thread(tcb->thread_pointer);
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer);
 	for (struct destructor *next; state->destructors; state->destructors = next) {
 		next = ((struct destructor *) state->destructors)->next;

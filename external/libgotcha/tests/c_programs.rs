@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn build(source: &str) -> PathBuf {
+    build_with(source, &[])
+}
+
+fn build_with(source: &str, flags: &[String]) -> PathBuf {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(Path::new(source).file_stem().expect("a file's name"));
     let output = Command::new("cc")
         .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Iinclude", source, "-o"])
         .arg(&program)
         .arg(Path::new(env!("OUT_DIR")).join("libgotcha.a"))
+        .args(flags)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("a C compiler");
@@ -56,6 +61,23 @@ fn calls_of_a_shared_library() {
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(6));
     let message = "libgotcha: calls of shared libraries from inside libsets nest too deeply\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), message);
+}
+
+/// Whatever fails while a libset is made, in both engines, in the first one and later.
+#[test]
+fn failures_lose_nothing() {
+    let calls = "malloc calloc realloc strdup mmap mprotect memfd_create ftruncate open fstat pread write readlink on_exit \
+        dlmopen dlvsym";
+    let flags: Vec<_> = calls.split_whitespace().map(|call| format!("-Wl,--wrap={call}")).collect();
+    let program = build_with("tests/failures.c", &flags);
+    for (loader, gdb) in [("clone", "0"), ("clone", "1"), ("dlmopen", "0")] {
+        for made_before in ["0", "1"] {
+            let mut command = Command::new(&program);
+            let text = run(command.arg(made_before).env("LIBGOTCHA_LOADER", loader).env("LIBGOTCHA_GDB", gdb));
+            let calls: usize = text.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number");
+            assert!(calls >= 12, "{loader}: only {text}");
+        }
+    }
 }
 
 #[test]
