@@ -169,10 +169,18 @@ fn replaced_library() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let library = folder.path().join("libtotal.so");
     let source = "tests/c_clone/late.c";
-    c::run(c::compiler().args(["-shared", "-fPIC", source, "-o"]).arg(&library));
-    let (library, rpath) = (library.display().to_string(), format!("-Wl,-rpath,{}", folder.path().display()));
-    build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &library, &rpath]);
-    succeed(folder.path(), "clone", 60, ["./failures", "replaced", &library]);
+    let compile = |flag: &str, name: &Path| {
+        c::run(c::compiler().args(["-shared", "-fPIC", "-Wl,--build-id", flag, source, "-o"]).arg(name));
+    };
+    compile("-O0", &library);
+    let (path, rpath) = (library.display().to_string(), format!("-Wl,-rpath,{}", folder.path().display()));
+    build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &path, &rpath]);
+    let rebuilt = folder.path().join("libtotal.so.rebuilt");
+    compile("-O2", &rebuilt);
+    succeed(folder.path(), "clone", 60, ["./failures", "replaced", &path]);
+    compile("-O0", &library);
+    compile("-O2", &rebuilt);
+    succeed(folder.path(), "dlmopen", 60, ["./failures", "rebuilt", &path]);
 }
 
 /// Where this engine is the default one and not asked for by name, the other takes its place, and the trace tells.

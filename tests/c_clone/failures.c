@@ -123,6 +123,14 @@ static void file_size(void) {
 	CHECK(add());
 }
 
+static void rebuilt(const char *path) {
+	char other[4096];
+	snprintf(other, sizeof other, "%s.rebuilt", path);
+	CHECK(add() && !rename(other, path));
+	fails_for("has been replaced");
+	is_well();
+}
+
 /* argv[2] is the path of a library that this program is linked with. */
 static void replaced(const char *path) {
 	CHECK(add());
@@ -137,6 +145,11 @@ static void replaced(const char *path) {
 	is_well();
 	CHECK(!rename(aside, path));
 	CHECK(add());
+	/* the same in another file, and another build */
+	char command[8300];
+	snprintf(command, sizeof command, "cp %s %s && mv %s %s", path, aside, aside, path);
+	CHECK(!system(command) && add());
+	rebuilt(path);
 }
 
 static int (*late)(void);
@@ -194,6 +207,8 @@ int main(int count, char *argv[]) {
 		file_size();
 	else if (!strcmp(argv[1], "replaced"))
 		replaced(argv[2]);
+	else if (!strcmp(argv[1], "rebuilt"))
+		rebuilt(argv[2]);
 	else if (!strcmp(argv[1], "cannot_be_copied"))
 		cannot_be_copied(argv[2]);
 	else if (!strcmp(argv[1], "numgroups"))

@@ -16,8 +16,7 @@ struct image_object {
 	uintptr_t offset;               /* of its first page in the image */
 	uintptr_t data_start, data_end; /* base's addresses of its writable pages */
 	uintptr_t data_offset;          /* of these in the libset's data file */
-	dev_t device;                   /* the file that base has mapped */
-	ino_t inode;
+	ino_t inode;                    /* of the file that base has mapped */
 	struct plan_range {
 		size_t from, to;
 	} relocations, effects;         /* its parts of the plan: its relocations; what its ifuncs' resolvers store... */

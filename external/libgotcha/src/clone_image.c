@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct image_object gotcha_image[MAX_OBJECTS];
@@ -38,14 +37,11 @@ static int find_files(size_t from, size_t to) {
 	char line[4096 + 256];
 	for (foreign_mappings = 0; fgets(line, sizeof line, maps); foreign_mappings++) {
 		unsigned long start, end, inode;
-		unsigned major_number, minor_number;
-		if (sscanf(line, "%lx-%lx %*s %*s %x:%x %lu", &start, &end, &major_number, &minor_number, &inode) != 5)
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) != 3)
 			continue;
 		for (size_t i = from; i < to; i++)
-			if (gotcha_objects[i].start == start) {
-				gotcha_image[i].device = makedev(major_number, minor_number);
+			if (gotcha_objects[i].start == start)
 				gotcha_image[i].inode = inode;
-			}
 	}
 	fclose(maps);
 	return 0;
@@ -83,12 +79,39 @@ static void find_data(const struct object *object, struct image_object *place) {
 		place->data_end = place->data_start;
 }
 
-static int open_object(const struct object *object, const struct image_object *place) {
+static bool holds_segment(int file, size_t size_bytes, const struct object *object, const Elf64_Phdr *segment) {
+	size_t before = segment->p_offset % PAGE_SIZE, length = before + segment->p_filesz;
+	if (segment->p_offset + segment->p_filesz > size_bytes)
+		return false;
+	char *view = mmap(NULL, length, PROT_READ, MAP_PRIVATE, file, page_down(segment->p_offset));
+	bool is_same = view != MAP_FAILED && !memcmp(view + before, (char *) object->base + segment->p_vaddr, segment->p_filesz);
+	if (view != MAP_FAILED)
+		munmap(view, length);
+	return is_same;
+}
+
+/* What is read-only tells one build of a library from another. */
+static bool holds_object(int file, size_t size_bytes, const struct object *object) {
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type == PT_LOAD && segment->p_filesz && (segment->p_flags & (PF_R | PF_W)) == PF_R
+		 && !holds_segment(file, size_bytes, object, segment))
+			return false;
+	}
+	return true;
+}
+
+/* The number of a mapped file may be another than fstat()'s (overlay file systems), and a file may have been replaced
+ * by its like: then the contents decide, once. */
+static int open_object(const struct object *object, struct image_object *place) {
 	int file = open(object->path, O_RDONLY | O_CLOEXEC);
 	if (file < 0)
 		return gotcha_fail(errno, "%s: %s", object->path, strerror(errno));
 	struct stat status;
-	if (fstat(file, &status) || status.st_ino != place->inode) {
+	bool is_known = !fstat(file, &status);
+	if (is_known && status.st_ino != place->inode && holds_object(file, status.st_size, object))
+		place->inode = status.st_ino;
+	if (!is_known || status.st_ino != place->inode) {
 		close(file);
 		return gotcha_fail(ESTALE, "%s has been replaced since the program was started", object->path);
 	}
@@ -105,7 +128,7 @@ static bool is_data_together(const struct object *object, const struct image_obj
 }
 
 /* 0 if there is room for copies, and a file to make them of. */
-static int check(const struct object *object, const struct image_object *place) {
+static int check(const struct object *object, struct image_object *place) {
 	int error = gotcha_plan_check(object);
 	if (!error && !is_data_together(object, place))
 		error = gotcha_fail(ENOEXEC, "%s has read-only segments amid its data: it cannot be copied (name it in LIBGOTCHA_SHARED)",
@@ -274,7 +297,7 @@ static int read_data(const struct object *object, uintptr_t bias, int file) {
 
 static int map_object(struct libset *set, size_t index, uintptr_t image) {
 	const struct object *object = &gotcha_objects[index];
-	const struct image_object *place = &gotcha_image[index];
+	struct image_object *place = &gotcha_image[index];
 	uintptr_t bias = image + place->offset - object->start;
 	int file = open_object(object, place);
 	if (file < 0)

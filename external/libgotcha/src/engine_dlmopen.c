@@ -239,6 +239,15 @@ static struct link_map *open_stub(struct libset *set, int *error) {
 	return stub;
 }
 
+/* Of the same build: the first page has the headers and the build's mark. */
+static bool is_like(const struct link_map *map, const struct object *object) {
+	const Elf64_Phdr *first = object->segments;
+	while (first->p_type != PT_LOAD)
+		first++;
+	size_t size = first->p_filesz < PAGE_SIZE ? first->p_filesz : PAGE_SIZE;
+	return first->p_flags & PF_W || !memcmp((void *) (object->base + first->p_vaddr), (void *) (map->l_addr + first->p_vaddr), size);
+}
+
 /* Opens the copy of an object, or finds it. ld.so may have found a library under another path than base did
  * (a symbolic link); asked by base's path, it answers with what it has loaded. */
 static int open_copy(struct libset *set, struct link_map *first, size_t index) {
@@ -248,6 +257,8 @@ static int open_copy(struct libset *set, struct link_map *first, size_t index) {
 		map = dlmopen(set->namespace, object->path, RTLD_NOW | ((size_t) index < gotcha_startup_len ? RTLD_NOLOAD : 0));
 	if (!map)
 		return gotcha_fail(ENOEXEC, "libset %ld has no copy of %s: %s", set->number, object->path, dlerror());
+	if (!is_like(map, object))
+		return gotcha_fail(ESTALE, "%s has been replaced since the program was started", object->path);
 	set->copies[index].map = map;
 	set->copies[index].base = map->l_addr;
 	if (object->tls_memsz && dlinfo(map, RTLD_DI_TLS_MODID, &set->copies[index].tls_module))
