@@ -128,11 +128,13 @@ static int find_variables(void) {
 /* ------------------------------------------------------------------ what constructors have changed */
 
 /* The bytes of a variable as the library's file has them. */
-static bool read_initial(const struct variable *variable, char *initial) {
+static int read_initial(const struct variable *variable, char *initial) {
 	const struct object *home = variable->home;
 	memset(initial, 0, variable->size_bytes);
 	int file = open(home->path, O_RDONLY | O_CLOEXEC);
-	bool succeeds = file >= 0;
+	if (file < 0)
+		return gotcha_fail(errno, "%s: %s", home->path, strerror(errno));
+	bool succeeds = true;
 	for (size_t i = 0; succeeds && i < home->segments_len; i++) {
 		const Elf64_Phdr *segment = &home->segments[i];
 		uintptr_t from = variable->original - home->base - segment->p_vaddr;
@@ -141,9 +143,9 @@ static bool read_initial(const struct variable *variable, char *initial) {
 		size_t size = segment->p_filesz - from < variable->size_bytes ? segment->p_filesz - from : variable->size_bytes;
 		succeeds = pread(file, initial, size, segment->p_offset + from) == (ssize_t) size;
 	}
-	if (file >= 0)
-		close(file);
-	return succeeds;
+	int error = succeeds ? 0 : gotcha_fail(EIO, "%s: it is shorter than when it was mapped", home->path);
+	close(file);
+	return error;
 }
 
 /* Is the word in a copy of `home`, `bias` away from base, what relocation alone would make of `initial`? */
@@ -159,14 +161,11 @@ static bool is_relocated(const struct object *home, uintptr_t base_address, intp
 
 /* A variable that a constructor has changed describes the copy which that constructor has initialised: libstdc++'s
  * std::cout. The C library's constructors have nothing to say about a copy, and only repeat what they have found. */
-static bool is_as_loaded(const struct libset *set, const struct variable *variable) {
+static bool is_as_loaded(const struct libset *set, const struct variable *variable, const char *initial) {
 	const struct object *home = variable->home;
-	if (home == gotcha_libc)
-		return true;
 	intptr_t bias = set->copies[home - gotcha_objects].base - home->base;
 	const char *copy = (char *) variable->original + bias;
-	char *initial = malloc(variable->size_bytes + sizeof(uint64_t));
-	bool unchanged = initial && read_initial(variable, initial);
+	bool unchanged = true;
 	size_t first_word = -variable->original % sizeof(uint64_t);
 	for (size_t i = 0; unchanged && i < variable->size_bytes; i++) {
 		if (copy[i] == initial[i])
@@ -177,8 +176,20 @@ static bool is_as_loaded(const struct libset *set, const struct variable *variab
 		unchanged = i >= first_word && word + sizeof value <= variable->size_bytes
 			&& is_relocated(home, variable->original + word, bias, value);
 	}
-	free(initial);
 	return unchanged;
+}
+
+static int look_at_variable(const struct libset *set, const struct variable *variable, bool *is_kept) {
+	*is_kept = variable->home == gotcha_libc;
+	if (*is_kept)
+		return 0;
+	char *initial = malloc(variable->size_bytes + sizeof(uint64_t));
+	if (!initial)
+		return gotcha_fail(ENOMEM, "no memory to look at a variable of %s", variable->home->path);
+	int error = read_initial(variable, initial);
+	*is_kept = !error && is_as_loaded(set, variable, initial);
+	free(initial);
+	return error;
 }
 
 /* ------------------------------------------------------------------ leading copies there */
@@ -204,14 +215,23 @@ static void intercept_functions(const struct variable *variable) {
 	}
 }
 
-static void choose_variables(const struct libset *first) {
+static int choose_variables(const struct libset *first) {
 	size_t kept = 0;
-	for (size_t i = 0; i < variables_len; i++)
-		if (is_as_loaded(first, &variables[i]))
+	for (size_t i = 0; i < variables_len; i++) {
+		bool is_kept;
+		int error = look_at_variable(first, &variables[i], &is_kept);
+		if (error) {
+			/* all are found again by the next attempt */
+			variables_len = 0;
+			return error;
+		}
+		if (is_kept)
 			variables[kept++] = variables[i];
+	}
 	variables_len = kept;
 	for (size_t i = 0; i < kept; i++)
 		intercept_functions(&variables[i]);
+	return 0;
 }
 
 static intptr_t bias_of(const struct libset *set, const struct object *object) {
@@ -238,8 +258,11 @@ static int find_word(const struct libset *set, const struct object *object, cons
 
 static int find_words(const struct libset *set, const struct object *object) {
 	int error = 0;
+	size_t had = words_len;
 	for (size_t i = 0; !error && i < object->rela_len; i++)
 		error = find_word(set, object, &object->rela[i]);
+	if (error)
+		words_len = had;
 	has_words[object - gotcha_objects] = !error;
 	return error;
 }
@@ -269,9 +292,8 @@ static _Atomic bool chosen;
 int gotcha_variables_share(struct libset *set, size_t from, size_t to) {
 	int error = 0;
 	if (!chosen) {
-		if ((error = find_variables()))
+		if ((error = find_variables()) || (error = choose_variables(set)))
 			return error;
-		choose_variables(set);
 		chosen = true;
 	}
 	for (size_t i = from; !error && variables_len && i < to; i++)
