@@ -8,7 +8,7 @@
 use crate::deadline;
 use crate::error::Error;
 use crate::task::{self, Stop, Task};
-use crate::thread::{self, HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
+use crate::thread::{self, Foreign, HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
 use gotcha::libgotcha_callbacks;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use libsignal::{Action, Disposition, Flags, SignalSet};
@@ -36,13 +36,14 @@ pub(crate) fn set_callbacks() {
         forking: Some(before_fork),
         fork_done: Some(after_fork),
         forked: Some(in_fork_child),
-        mask_changing: Some(note_mask),
+        mask_changed: Some(note_mask),
         signal_unblocked: Some(release_held),
         landing: Some(landing),
         leave_function: Some(end_function),
         silence: Some(silence),
         signal: Some(on_signal),
         take_own_signal: Some(take_own_signal),
+        send: Some(thread::send),
         postpone: Some(postpone),
         expiries_lost: Some(thread::wake_all),
         fault: Some(report_overflow),
@@ -171,14 +172,14 @@ unsafe extern "C" fn take_pending() {
 /// meanwhile: with slices shorter than an interrupt it would never get anywhere.
 unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
     // SAFETY: take_pending and return_to_function pass this kernel thread, with preemption deferred.
-    let (alarm, deadline_ns) = unsafe { ((*thread).alarm(), (*thread).deadline_ns.load(Relaxed)) };
+    let (thread, deadline_ns) = unsafe { (&*thread, (*thread).deadline_ns.load(Relaxed)) };
     let is_over = now_ns >= deadline_ns;
     if is_over && !resumed {
         return true;
     }
     let look_at_ns = if is_over { now_ns + RETRY_NS } else { deadline_ns };
-    if !alarm.covers(now_ns, look_at_ns) {
-        alarm.arm(now_ns, look_at_ns);
+    if !thread.is_armed_for(now_ns, look_at_ns) {
+        thread.arm(now_ns, look_at_ns);
     }
     false
 }
@@ -286,14 +287,20 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
         // Read only now: before, a nested signal might have moved this function to another kernel thread.
         let thread = Thread::current();
+        if let Some(sent) = thread.as_ref().and_then(Thread::take_sent) {
+            on_foreign_signal(signal, sent, uc, thread);
+        }
         let mut resumed = false;
         match origin(info, thread) {
-            Origin::Program => on_foreign_signal(signal, info, uc, thread),
+            Origin::Program => {
+                let is_to_thread = (*info).si_code == libc::SI_TKILL;
+                on_foreign_signal(signal, Foreign { info: *info, is_to_thread }, uc, thread);
+            }
             Origin::FormerAlarm => (*state).own_signals += 1,
             Origin::Alarm => {
                 (*state).own_signals += 1;
                 let now_ns = deadline::now_ns();
-                (*thread).alarm().expired(now_ns);
+                (*thread).note_expired(now_ns);
                 if deferred {
                     note_expiry(thread, now_ns);
                 } else {
@@ -314,7 +321,7 @@ unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
         let deadline_ns = (*thread).deadline_ns.load(Relaxed);
         let current = (*thread).current.load(Relaxed);
         if now_ns < deadline_ns {
-            (*thread).alarm().arm(now_ns, deadline_ns);
+            (*thread).arm(now_ns, deadline_ns);
         } else if !current.is_null() {
             Task::set_pending(current);
         }
@@ -327,7 +334,7 @@ unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) -> bo
     unsafe {
         match judge(thread, uc, now_ns) {
             Verdict::LookAgainAt(at_ns) => {
-                (*thread).alarm().arm(now_ns, at_ns);
+                (*thread).arm(now_ns, at_ns);
                 false
             }
             Verdict::Preempt => {
@@ -404,27 +411,27 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
 // ---------------------------------------------------------------------------------- the program's own signals
 
 /// A signal of the same number that is not our timer's goes to the program, unless it has it blocked.
-unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut ucontext_t, thread: *mut Thread) {
+unsafe fn on_foreign_signal(signal: c_int, mut foreign: Foreign, uc: *mut ucontext_t, thread: *mut Thread) {
     // SAFETY: on_signal's context and arguments.
     unsafe {
-        if gotcha::libgotcha_forward_signal(signal, info, uc.cast()) || thread.is_null() {
+        if gotcha::libgotcha_forward_signal(signal, &mut foreign.info, uc.cast()) || thread.is_null() {
             return;
         }
         if (*thread).current.load(Relaxed).is_null() {
             // Blocked in the kernel too, once the handler returns, and pending there again.
+            (*thread).quieten();
             set_frame_mask(uc, frame_mask(uc).union(&SignalSet::single(PREEMPTION_SIGNAL)).bits());
-            (*thread).alarm().disarm();
             let blocked = SignalSet::single(PREEMPTION_SIGNAL);
             libsignal::block(&blocked);
             (*thread).mask_is_blocked.store(true, Relaxed);
-            requeue(&*info);
+            requeue(&foreign);
         } else {
             // Another one may arrive in this handler.
             let saved = libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
             let held = &mut *(*thread).held.get();
             // Ordinary signals of one number do not queue: more than a few need not be kept.
             if held.len() < HELD_SIGNALS {
-                held.push(*info);
+                held.push(foreign);
             }
             libsignal::set_thread_mask(&saved);
         }
@@ -435,13 +442,13 @@ unsafe fn on_foreign_signal(signal: c_int, info: *mut siginfo_t, uc: *mut uconte
 /// this one.
 ///
 /// Context: the signal is blocked.
-unsafe fn requeue(info: &siginfo_t) {
+unsafe fn requeue(foreign: &Foreign) {
     // SAFETY: the signal is as it has arrived. It cannot fail: what has just been taken leaves room.
     unsafe {
-        let _ = if info.si_code == libc::SI_TKILL {
-            libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, info)
+        let _ = if foreign.is_to_thread {
+            libsignal::requeue_to_thread(libsignal::getpid(), libsignal::gettid(), PREEMPTION_SIGNAL, &foreign.info)
         } else {
-            libsignal::requeue_to_process(PREEMPTION_SIGNAL, info)
+            libsignal::requeue_to_process(PREEMPTION_SIGNAL, &foreign.info)
         };
     }
 }
@@ -456,12 +463,17 @@ pub(crate) unsafe fn requeue_held(thread: *mut Thread) {
     // SAFETY: the caller's promise; with the signal blocked no handler uses the list.
     unsafe {
         let signal = SignalSet::single(PREEMPTION_SIGNAL);
-        silence_alarm(thread);
-        libsignal::block(&signal);
-        for info in (*(*thread).held.get()).drain(..) {
-            requeue(&info);
+        let stays_blocked = (*thread).current.load(Relaxed).is_null() && (*gotcha::this()).signal_blocked != 0;
+        if stays_blocked {
+            (*thread).quieten();
+        } else {
+            silence_alarm(thread);
         }
-        if (*thread).current.load(Relaxed).is_null() && (*gotcha::this()).signal_blocked != 0 {
+        libsignal::block(&signal);
+        for foreign in (*(*thread).held.get()).drain(..) {
+            requeue(&foreign);
+        }
+        if stays_blocked {
             (*thread).mask_is_blocked.store(true, Relaxed);
         } else {
             // A function's timer needs the signal: if the function has it blocked, it is held again.
@@ -487,7 +499,7 @@ unsafe extern "C" fn silence() {
 unsafe fn silence_alarm(thread: *mut Thread) {
     // SAFETY: the callers' promise: this kernel thread's record and chain.
     unsafe {
-        (*thread).alarm().disarm();
+        (*thread).disarm();
         let current = (*thread).current.load(Relaxed);
         if !current.is_null() {
             Task::set_pending(current);
@@ -495,24 +507,32 @@ unsafe fn silence_alarm(thread: *mut Thread) {
     }
 }
 
-/// The program waited for the preemption signal, and got this one. If it is ours, it is taken as in the handler.
+/// The program waited for the preemption signal, and got this one. If it is ours, it is taken as in the handler, and
+/// the program gets what it was sent.
 ///
-/// Context: any TCB, preemption deferred, the signal blocked.
-unsafe extern "C" fn take_own_signal(info: *const siginfo_t) -> bool {
+/// Context: a TCB of a kernel thread that launches, preemption deferred, the signal blocked.
+unsafe extern "C" fn take_own_signal(info: *mut siginfo_t) -> bool {
     let thread = Thread::current();
     // SAFETY: the caller passes a siginfo_t that the kernel filled; the thread is this one.
     unsafe {
         match origin(info, thread) {
-            Origin::Program => return false,
+            Origin::Program => {
+                (*thread).ring_again();
+                return false;
+            }
             Origin::FormerAlarm => {}
             Origin::Alarm => {
                 let now_ns = deadline::now_ns();
-                (*thread).alarm().expired(now_ns);
+                (*thread).note_expired(now_ns);
                 note_expiry(thread, now_ns);
             }
         }
+        match (*thread).take_sent() {
+            Some(sent) => *info = sent.info,
+            None => return true,
+        }
     }
-    true
+    false
 }
 
 /// A preemption has become due, in a frame that cannot be stopped in: the timer finds a better one.
@@ -522,10 +542,10 @@ unsafe extern "C" fn postpone() {
     let thread = Thread::current();
     let now_ns = deadline::now_ns();
     // SAFETY: a function's TCB names the kernel thread that runs it.
-    let (alarm, deadline_ns) = unsafe { ((*thread).alarm(), (*thread).deadline_ns.load(Relaxed)) };
+    let (thread, deadline_ns) = unsafe { (&*thread, (*thread).deadline_ns.load(Relaxed)) };
     let look_at_ns = deadline_ns.max(now_ns + RETRY_NS);
-    if !alarm.covers(now_ns, look_at_ns) {
-        alarm.arm(now_ns, look_at_ns);
+    if !thread.is_armed_for(now_ns, look_at_ns) {
+        thread.arm(now_ns, look_at_ns);
     }
 }
 
@@ -536,17 +556,16 @@ pub(crate) fn in_handler() -> bool {
 }
 
 /// The program has changed this kernel thread's mask, outside functions. What a handler changes ends with it.
-unsafe extern "C" fn note_mask(kernel_mask: u64) {
+unsafe extern "C" fn note_mask() {
     let thread = Thread::current();
     // SAFETY: this kernel thread's record.
-    if !thread.is_null() && !in_handler() && unsafe { (*thread).current.load(Relaxed) }.is_null() {
-        let mut mask = SignalSet::from_bits(kernel_mask);
-        let blocked = mask.contains(PREEMPTION_SIGNAL);
-        mask.remove(PREEMPTION_SIGNAL);
-        // SAFETY: this kernel thread's record.
-        unsafe {
-            (*thread).mask.store(mask.bits(), Relaxed);
-            (*thread).mask_is_blocked.store(blocked, Relaxed);
+    unsafe {
+        if thread.is_null() || in_handler() || !(*thread).current.load(Relaxed).is_null() {
+            return;
+        }
+        Thread::learn_mask(thread);
+        if (*gotcha::this()).signal_blocked != 0 {
+            (*thread).quieten();
         }
     }
 }
@@ -581,7 +600,7 @@ unsafe extern "C" fn release_held() {
     let thread = Thread::current();
     // SAFETY: called on a function's TCB, with preemption deferred: the thread is this one.
     unsafe {
-        if !(*(*thread).held.get()).is_empty() {
+        while !(*(*thread).held.get()).is_empty() {
             requeue_held(thread);
         }
     }
@@ -608,6 +627,7 @@ unsafe extern "C" fn after_fork() {
 /// In the child of a fork: timers are not inherited, and the thread has another tid.
 unsafe extern "C" fn in_fork_child() {
     task::unlock_pool();
+    thread::forget_all();
     let thread = Thread::current();
     if thread.is_null() {
         return;
@@ -616,7 +636,7 @@ unsafe extern "C" fn in_fork_child() {
     unsafe {
         Thread::renew_alarm(thread);
         let deadline_ns = (*thread).deadline_ns.load(Relaxed);
-        (*thread).alarm().arm(deadline::now_ns(), deadline_ns);
+        (*thread).arm(deadline::now_ns(), deadline_ns);
     }
 }
 

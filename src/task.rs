@@ -558,7 +558,9 @@ impl Task {
             (*task).parent = (*thread).current.load(Relaxed);
             (*task).is_barrier = Task::is_launched_unstoppably((*task).parent);
             if (*task).parent.is_null() && (*thread).mask_is_unknown.load(Relaxed) {
-                Task::learn_mask(thread);
+                Thread::learn_mask(thread);
+                // What a handler of the program sees is not for long.
+                (*thread).mask_is_unknown.store(preempt::in_handler(), Relaxed);
             }
             let own_mask = preempt::in_handler() || Task::has_own_mask((*task).parent);
             (*task).launcher_own_mask = own_mask.then(libsignal::thread_mask);
@@ -597,18 +599,6 @@ impl Task {
         !parent.is_null() && unsafe { state != (*parent).tls || (*state).defer != 1 }
     }
 
-    /// Asks the kernel for the thread's mask; what a handler of the program sees is not for long.
-    unsafe fn learn_mask(thread: *mut Thread) {
-        let mut mask = libsignal::thread_mask();
-        // SAFETY: run's contract.
-        unsafe {
-            (*thread).mask_is_blocked.store(mask.contains(PREEMPTION_SIGNAL), Relaxed);
-            mask.remove(PREEMPTION_SIGNAL);
-            (*thread).mask.store(mask.bits(), Relaxed);
-            (*thread).mask_is_unknown.store(preempt::in_handler(), Relaxed);
-        }
-    }
-
     /// The function around the task whose deadline stops the task too.
     unsafe fn stopper(task: *mut Task) -> *mut Task {
         // SAFETY: the callers': the task's chain is this thread's.
@@ -637,6 +627,7 @@ impl Task {
                 // From here on what arrives is held.
                 libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
             }
+            (*thread).wake_up();
         }
     }
 
@@ -686,9 +677,8 @@ impl Task {
             (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
             // ...and one that comes after the look at the timer finds the deadline.
             compiler_fence(SeqCst);
-            let alarm = (*thread).alarm();
-            if !alarm.covers(now_ns, (*innermost).effective_ns) {
-                alarm.arm(now_ns, (*innermost).effective_ns);
+            if !(*thread).is_armed_for(now_ns, (*innermost).effective_ns) {
+                (*thread).arm(now_ns, (*innermost).effective_ns);
                 // Arming can take longer than a short slice: it is not the function's time.
                 Task::settle(task, deadline::now_ns(), budget_us);
                 (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
@@ -734,8 +724,7 @@ impl Task {
                 // An expiry that the function did not notice may have been meant for its launcher.
                 (*(*parent).tls).pending = 1;
             } else if (*gotcha::this()).signal_blocked != 0 {
-                // The timer may not lapse later: the program may be reading a signalfd for this signal then.
-                (*thread).alarm().disarm();
+                (*thread).quieten();
             }
             if (*tls).mask_changed != 0 {
                 libsignal::set_thread_mask(&Task::launcher_mask(task, thread));

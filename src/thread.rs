@@ -33,16 +33,25 @@ pub(crate) struct Thread {
     pub(crate) current: AtomicPtr<Task>,
     /// The earliest deadline of `current` and the functions around it.
     pub(crate) deadline_ns: AtomicU64,
-    /// Its signal mask outside functions, as the kernel has it.
+    /// Its signal mask outside functions, without the preemption signal.
     pub(crate) mask: AtomicU64,
     /// `mask` may have changed behind our back, or was asked for in a handler of the program.
     pub(crate) mask_is_unknown: AtomicBool,
     /// The preemption signal is blocked in the kernel: the program has it blocked, and one is pending.
     pub(crate) mask_is_blocked: AtomicBool,
     alarm: UnsafeCell<Option<Alarm>>,
-    pub(crate) held: UnsafeCell<Vec<libc::siginfo_t>>,
+    entry: &'static Entry,
+    pub(crate) held: UnsafeCell<Vec<Foreign>>,
     /// Its alternate signal stack, if that is ours.
     _alternate_stack: Option<AlternateStack>,
+}
+
+/// A preemption signal that is the program's.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreign {
+    pub(crate) info: libc::siginfo_t,
+    /// It was sent to this kernel thread alone, as far as we can tell: the kernel does not say.
+    pub(crate) is_to_thread: bool,
 }
 
 /// Marks what our timers' signals carry: no address begins with these 16 bits.
@@ -80,6 +89,15 @@ impl Thread {
     fn make() -> Result<*mut Thread, Error> {
         let _errno = ErrnoGuard::new();
         let key = *exit_key()?;
+        let entry = Entry::claim();
+        let made = Thread::make_with(entry, key);
+        if made.is_err() {
+            entry.tid.store(0, Release);
+        }
+        made
+    }
+
+    fn make_with(entry: &'static Entry, key: libc::pthread_key_t) -> Result<*mut Thread, Error> {
         let mask = libsignal::thread_mask();
         let mut open = mask;
         open.remove(PREEMPTION_SIGNAL);
@@ -92,6 +110,7 @@ impl Thread {
             mask_is_unknown: AtomicBool::new(preempt::in_handler()),
             mask_is_blocked: AtomicBool::new(false),
             alarm: UnsafeCell::new(None),
+            entry,
             held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
             _alternate_stack: AlternateStack::provide()?,
         }));
@@ -107,7 +126,7 @@ impl Thread {
             (*state).signal_blocked = mask.contains(PREEMPTION_SIGNAL).into();
             (&raw mut (*state).owner).write_volatile(thread.cast());
         }
-        enlist(libsignal::gettid(), cookie(thread));
+        entry.publish(libsignal::gettid(), cookie(thread), mask.contains(PREEMPTION_SIGNAL));
         // The kernel's mask stays open for the preemption signal from here on; that the program has
         // blocked it is remembered, and what arrives is held.
         libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
@@ -149,13 +168,79 @@ impl Thread {
         // SAFETY: the caller's promise; set by make().
         let alarm = unsafe { (*(*thread).alarm.get()).as_mut().unwrap_unchecked() };
         alarm.renew(PREEMPTION_SIGNAL, libsignal::gettid(), cookie(thread));
-        relist(libsignal::gettid(), cookie(thread));
+        // SAFETY: the caller's promise.
+        let entry = unsafe { (*thread).entry };
+        entry.publish(libsignal::gettid(), cookie(thread), entry.is_quiet.load(Relaxed));
     }
 
     #[inline]
-    pub(crate) fn alarm(&self) -> &Alarm {
+    fn own_alarm(&self) -> &Alarm {
         // SAFETY: set by make(), and changed only in the child of a fork, outside handlers.
         unsafe { (*self.alarm.get()).as_ref().unwrap_unchecked() }
+    }
+
+    /// Asks the kernel for the thread's mask: a handler may change that between a look and a note of it.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread.
+    pub(crate) unsafe fn learn_mask(thread: *mut Thread) {
+        let lock = SignalsGuard::new();
+        let mut mask = lock.mask();
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*thread).mask_is_blocked.store(mask.contains(PREEMPTION_SIGNAL), Relaxed);
+            mask.remove(PREEMPTION_SIGNAL);
+            (*thread).mask.store(mask.bits(), Relaxed);
+        }
+    }
+
+    /// Is the timer going to expire in time for `deadline_ns`?
+    #[inline]
+    pub(crate) fn is_armed_for(&self, now_ns: u64, deadline_ns: u64) -> bool {
+        self.own_alarm().covers(now_ns, deadline_ns)
+    }
+
+    /// Arms the timer for `deadline_ns`; NEVER leaves it as it is.
+    pub(crate) fn arm(&self, now_ns: u64, deadline_ns: u64) {
+        self.own_alarm().arm(now_ns, deadline_ns);
+        self.entry.ring_again();
+    }
+
+    pub(crate) fn disarm(&self) {
+        self.own_alarm().disarm();
+        self.entry.ring_again();
+    }
+
+    /// The timer has expired, at `now_ns`.
+    pub(crate) fn note_expired(&self, now_ns: u64) {
+        self.own_alarm().expired(now_ns);
+    }
+
+    /// No function runs, and until one is launched again no expiry is to be seen: the program has the signal blocked,
+    /// and may be reading a signalfd, or asking what is pending.
+    pub(crate) fn quieten(&self) {
+        if !self.entry.is_quiet.load(Relaxed) {
+            self.disarm();
+            self.entry.set_quiet(true);
+        }
+    }
+
+    /// Functions are going to run: the timer is needed.
+    #[inline]
+    pub(crate) fn wake_up(&self) {
+        self.entry.set_quiet(false);
+    }
+
+    /// The program's signal that [`send`] has taken over, if it has not been taken out yet.
+    #[inline]
+    pub(crate) fn take_sent(&self) -> Option<Foreign> {
+        if self.entry.is_sent.load(SeqCst) { self.entry.take_sent() } else { None }
+    }
+
+    /// The same, where one may have been swallowed by a signal that was pending, and has now been taken.
+    pub(crate) fn ring_again(&self) {
+        self.entry.ring_again();
     }
 }
 
@@ -175,12 +260,24 @@ fn own_stack() -> Range<usize> {
     bottom as usize..bottom as usize + size_bytes
 }
 
-/// The kernel threads that launch functions, each by its tid and cookie. Entries are never freed, but used again, so
-/// that the list can be walked at any time.
+/// What others know of a kernel thread that launches functions. Entries are never freed, but used again, so that the
+/// list can be walked at any time.
+///
+/// The kernel drops a SIGALRM that is sent to a thread where an expiry is pending. So one that the program sends is noted
+/// here, as the kernel would note that it is pending, and the thread is *rung*: sent what an expiry looks like. That is
+/// dropped only if some SIGALRM is pending; and whichever arrives, the handler looks here.
+///
+/// A thread that is quiet has no expiry pending: the program's signals go there as they are. All but `is_sent`'s
+/// reading is done under the lock of signals.
 struct Entry {
-    /// 0: nobody's.
+    /// 0: nobody's; -1: going to be somebody's.
     tid: AtomicI32,
     cookie: AtomicUsize,
+    is_quiet: AtomicBool,
+    /// The program has sent this thread a signal...
+    is_sent: AtomicBool,
+    /// ...and this is it.
+    sent: UnsafeCell<libc::siginfo_t>,
     next: *mut Entry,
 }
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
@@ -192,31 +289,130 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
     std::iter::successors(at(ENTRIES.load(Acquire)), move |entry| at(entry.next))
 }
 
-fn enlist(tid: i32, cookie: usize) {
-    let found = entries().find(|entry| entry.tid.compare_exchange(0, -1, Acquire, Relaxed).is_ok());
-    let entry = found.unwrap_or_else(|| {
-        let new = Entry { tid: AtomicI32::new(-1), cookie: AtomicUsize::new(0), next: null_mut() };
-        let new = Box::leak(Box::new(new)) as *mut Entry;
+/// The lock of signals, with all of them blocked.
+pub(crate) struct SignalsGuard(u64);
+
+impl SignalsGuard {
+    /// Context: any, for a few instructions.
+    pub(crate) fn new() -> Self {
+        // SAFETY: released when the guard is dropped.
+        SignalsGuard(unsafe { gotcha::libgotcha_signals_lock() })
+    }
+
+    /// The thread's mask, which is in force again afterwards.
+    pub(crate) fn mask(&self) -> SignalSet {
+        SignalSet::from_bits(self.0)
+    }
+}
+
+impl Drop for SignalsGuard {
+    fn drop(&mut self) {
+        // SAFETY: locked by new(), which returned the mask.
+        unsafe { gotcha::libgotcha_signals_unlock(self.0) };
+    }
+}
+
+impl Entry {
+    /// One for this kernel thread; [`Entry::publish`] fills it in.
+    fn claim() -> &'static Entry {
+        if let Some(free) = entries().find(|entry| entry.tid.compare_exchange(0, -1, Acquire, Relaxed).is_ok()) {
+            return free;
+        }
+        // SAFETY: zeroes are a siginfo_t.
+        let no_signal = unsafe { std::mem::zeroed() };
+        let new = Box::leak(Box::new(Entry {
+            tid: AtomicI32::new(-1),
+            cookie: AtomicUsize::new(0),
+            is_quiet: AtomicBool::new(false),
+            is_sent: AtomicBool::new(false),
+            sent: UnsafeCell::new(no_signal),
+            next: null_mut(),
+        })) as *mut Entry;
         let mut first = ENTRIES.load(Relaxed);
         loop {
             // SAFETY: just made, and in no list until the exchange succeeds.
             unsafe { (*new).next = first };
             match ENTRIES.compare_exchange_weak(first, new, Release, Relaxed) {
                 // SAFETY: never freed.
-                Ok(_) => break unsafe { &*new },
+                Ok(_) => return unsafe { &*new },
                 Err(other) => first = other,
             }
         }
-    });
-    entry.cookie.store(cookie, Relaxed);
-    entry.tid.store(tid, Release);
+    }
+
+    /// Its timer is not armed yet.
+    fn publish(&self, tid: i32, cookie: usize, is_quiet: bool) {
+        let _lock = SignalsGuard::new();
+        // One that has ended behind the C library's back.
+        entries().filter(|entry| entry.tid.load(Relaxed) == tid).for_each(|entry| entry.tid.store(0, Relaxed));
+        self.cookie.store(cookie, Relaxed);
+        self.is_quiet.store(is_quiet, Relaxed);
+        self.is_sent.store(false, Relaxed);
+        self.tid.store(tid, Release);
+    }
+
+    /// From here on signals are sent plainly. What was taken over has arrived.
+    ///
+    /// Context: its kernel thread, which is quiet.
+    fn withdraw(&self) {
+        let _lock = SignalsGuard::new();
+        self.tid.store(0, Release);
+    }
+
+    /// Context: its kernel thread. To be quiet: with the timer disarmed; afterwards what was taken over has arrived.
+    #[inline]
+    fn set_quiet(&self, quiet: bool) {
+        if self.is_quiet.load(Relaxed) != quiet {
+            let _lock = SignalsGuard::new();
+            self.is_quiet.store(quiet, Relaxed);
+        }
+    }
+
+    #[cold]
+    fn take_sent(&self) -> Option<Foreign> {
+        let _lock = SignalsGuard::new();
+        // SAFETY: under the lock.
+        self.is_sent.swap(false, Relaxed).then(|| Foreign { info: unsafe { *self.sent.get() }, is_to_thread: true })
+    }
+
+    /// Makes the thread look at its deadline and at what it was sent. Not to one that has ended meanwhile; or it is known
+    /// there as nobody's.
+    fn ring(&self) {
+        let info = expiry(self.cookie.load(Relaxed));
+        let tid = self.tid.load(Acquire);
+        if tid > 0 {
+            // SAFETY: as our timer would send it.
+            let _ = unsafe { libsignal::requeue_to_thread(libsignal::getpid(), tid, PREEMPTION_SIGNAL, &info) };
+        }
+    }
+
+    /// On its kernel thread, where a pending expiry has gone without the handler: newer kernels drop those of a timer
+    /// that is set again. A ring that was not sent because of it is made up for.
+    #[inline]
+    fn ring_again(&self) {
+        if self.is_sent.load(SeqCst) {
+            self.ring();
+        }
+    }
 }
 
-/// The kernel thread has another tid from now on, or with 0 launches no more.
-fn relist(tid: i32, cookie: usize) {
-    if let Some(entry) = entries().find(|entry| entry.tid.load(Acquire) > 0 && entry.cookie.load(Relaxed) == cookie) {
-        entry.tid.store(tid, Release);
+/// The program sends `info` to a kernel thread: takes it over if that may have an expiry pending.
+///
+/// Context: any, under the lock of signals.
+pub(crate) unsafe extern "C" fn send(tid: i32, info: *const libc::siginfo_t) -> bool {
+    let Some(entry) = entries().find(|entry| tid > 0 && entry.tid.load(Acquire) == tid) else {
+        return false;
+    };
+    if entry.is_quiet.load(Relaxed) {
+        return false;
     }
+    if !entry.is_sent.load(Relaxed) {
+        // SAFETY: under the lock; the caller's signal.
+        unsafe { *entry.sent.get() = *info };
+    }
+    entry.is_sent.store(true, SeqCst);
+    entry.ring();
+    true
 }
 
 /// What a signal of our timer carries.
@@ -238,19 +434,18 @@ fn expiry(cookie: usize) -> libc::siginfo_t {
     }
 }
 
+/// In the child of a fork the other threads are gone, and nothing is pending.
+pub(crate) fn forget_all() {
+    for entry in entries() {
+        entry.tid.store(0, Relaxed);
+    }
+}
+
 /// Makes every kernel thread that launches functions look at its deadline, as if its timer had expired.
 ///
 /// Context: any.
 pub(crate) unsafe extern "C" fn wake_all() {
-    for entry in entries() {
-        let tid = entry.tid.load(Acquire);
-        if tid > 0 {
-            let info = expiry(entry.cookie.load(Relaxed));
-            // To a thread that has ended meanwhile it is not sent, or it is known there as nobody's.
-            // SAFETY: as our timer would send it.
-            let _ = unsafe { libsignal::requeue_to_thread(libsignal::getpid(), tid, PREEMPTION_SIGNAL, &info) };
-        }
-    }
+    entries().for_each(Entry::ring);
 }
 
 /// A kernel thread ends: its timer goes; functions that it has launched live on.
@@ -259,14 +454,16 @@ unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
     // use of it.
     unsafe {
         let state = gotcha::this();
+        let entry = (*thread.cast::<Thread>()).entry;
+        (*thread.cast::<Thread>()).quieten();
         if (*state).signal_blocked != 0 {
             libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
         }
-        relist(0, cookie(thread.cast()));
         // A handler uses the record no more. An expiry that is still to come is known by its cookie.
         (&raw mut (*state).owner).write_volatile(null_mut());
         compiler_fence(SeqCst);
         drop(Box::from_raw(thread.cast::<Thread>()));
+        entry.withdraw();
     }
 }
 

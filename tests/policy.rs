@@ -65,7 +65,7 @@ const NOT_SHOWN: [(&str, &str); 16] = [
     ),
     (
         "these treat the calling thread apart, by pthread_self(), or need no more than an instant of base",
-        "pthread_setname_np pthread_getname_np pthread_getcpuclockid pthread_kill pthread_key_create tss_create \
+        "pthread_setname_np pthread_getname_np pthread_getcpuclockid pthread_key_create tss_create \
          sigwait",
     ),
     (

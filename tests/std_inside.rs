@@ -145,7 +145,7 @@ fn processes() {
 #[test]
 fn sleeping() {
     let _slots = slots(1);
-    for ms in [1, 10, 30] {
+    for ms in [1, 10, 300] {
         let time = Duration::from_millis(ms);
         let start = Instant::now();
         let (elapsed, slices) = finish(
@@ -163,8 +163,8 @@ fn sleeping() {
         assert!(elapsed >= time, "{elapsed:?} instead of {time:?}");
         // What interruptions added would be 50 us of timer slack each, and more the longer it takes.
         assert!(start.elapsed() < time + Duration::from_millis(500), "{:?} instead of {time:?}", start.elapsed());
-        // On a busy machine a slice can be milliseconds.
-        assert!(ms < 30 || slices > 3, "only {slices} slices");
+        // On a busy machine a slice takes as long as other threads have the processor, many milliseconds.
+        assert!(ms < 300 || slices > 3, "only {slices} slices");
     }
 }
 

@@ -29,6 +29,7 @@ pub struct libgotcha_thread {
     pub destructors: *mut ::core::ffi::c_void,
     pub program_signals: u64,
     pub signal_blocked: u8,
+    pub releasing: u8,
     pub handlers: u16,
     pub sections: u32,
     pub locks: *mut ::core::ffi::c_void,
@@ -64,6 +65,7 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, program_signals) - 64usize];
     ["Offset of field: libgotcha_thread::signal_blocked"]
         [::core::mem::offset_of!(libgotcha_thread, signal_blocked) - 72usize];
+    ["Offset of field: libgotcha_thread::releasing"][::core::mem::offset_of!(libgotcha_thread, releasing) - 73usize];
     ["Offset of field: libgotcha_thread::handlers"][::core::mem::offset_of!(libgotcha_thread, handlers) - 74usize];
     ["Offset of field: libgotcha_thread::sections"][::core::mem::offset_of!(libgotcha_thread, sections) - 76usize];
     ["Offset of field: libgotcha_thread::locks"][::core::mem::offset_of!(libgotcha_thread, locks) - 80usize];
@@ -144,6 +146,12 @@ unsafe extern "C" {
     ) -> bool;
 }
 unsafe extern "C" {
+    pub fn libgotcha_signals_lock() -> u64;
+}
+unsafe extern "C" {
+    pub fn libgotcha_signals_unlock(saved_mask: u64);
+}
+unsafe extern "C" {
     pub fn libgotcha_is_shared_code(pc: usize) -> bool;
 }
 pub const LIBGOTCHA_LANDS_OUTSIDE: libgotcha_landing = 0;
@@ -157,7 +165,7 @@ pub struct libgotcha_callbacks {
     pub forking: ::core::option::Option<unsafe extern "C" fn()>,
     pub fork_done: ::core::option::Option<unsafe extern "C" fn()>,
     pub forked: ::core::option::Option<unsafe extern "C" fn()>,
-    pub mask_changing: ::core::option::Option<unsafe extern "C" fn(kernel_mask: u64)>,
+    pub mask_changed: ::core::option::Option<unsafe extern "C" fn()>,
     pub landing: ::core::option::Option<
         unsafe extern "C" fn(stack_pointer: usize, thread_pointer: *mut usize) -> libgotcha_landing,
     >,
@@ -167,7 +175,8 @@ pub struct libgotcha_callbacks {
     pub signal: ::core::option::Option<
         unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
     >,
-    pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *const siginfo_t) -> bool>,
+    pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *mut siginfo_t) -> bool>,
+    pub send: ::core::option::Option<unsafe extern "C" fn(tid: i32, arg1: *const siginfo_t) -> bool>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
@@ -176,7 +185,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 112usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 120usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -184,8 +193,8 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::fork_done"]
         [::core::mem::offset_of!(libgotcha_callbacks, fork_done) - 16usize];
     ["Offset of field: libgotcha_callbacks::forked"][::core::mem::offset_of!(libgotcha_callbacks, forked) - 24usize];
-    ["Offset of field: libgotcha_callbacks::mask_changing"]
-        [::core::mem::offset_of!(libgotcha_callbacks, mask_changing) - 32usize];
+    ["Offset of field: libgotcha_callbacks::mask_changed"]
+        [::core::mem::offset_of!(libgotcha_callbacks, mask_changed) - 32usize];
     ["Offset of field: libgotcha_callbacks::landing"][::core::mem::offset_of!(libgotcha_callbacks, landing) - 40usize];
     ["Offset of field: libgotcha_callbacks::signal_unblocked"]
         [::core::mem::offset_of!(libgotcha_callbacks, signal_unblocked) - 48usize];
@@ -195,11 +204,12 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::signal"][::core::mem::offset_of!(libgotcha_callbacks, signal) - 72usize];
     ["Offset of field: libgotcha_callbacks::take_own_signal"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 80usize];
+    ["Offset of field: libgotcha_callbacks::send"][::core::mem::offset_of!(libgotcha_callbacks, send) - 88usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
-        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 88usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 96usize];
     ["Offset of field: libgotcha_callbacks::expiries_lost"]
-        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 96usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 104usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 104usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 112usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

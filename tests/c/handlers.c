@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
@@ -306,10 +307,12 @@ static void masks(void) {
 static pthread_t target;
 static pid_t target_tid;
 static volatile sig_atomic_t received, all_sent;
+static sem_t arrived;
 
 static void receive(int number) {
 	(void) number;
 	received++;
+	CHECK(!sem_post(&arrived));
 }
 
 static void await_all(void *unused) {
@@ -323,24 +326,29 @@ static void await_all(void *unused) {
 	CHECK(sum == rounds);
 }
 
-/* Ordinary signals of one number do not queue: each waits for the one before. For that reason SIGALRM, sent to
- * the thread itself, would now and then be one with an expiry of the library's. */
+/* Ordinary signals of one number do not queue: each waits for the one before, and lets the target have the
+ * processor meanwhile. */
 static void *send_all(void *unused) {
 	for (int i = 0; i < 1200; i++) {
 		int before = received;
-		switch (i % 4) {
+		switch (i % 5) {
 		case 0:
 			CHECK(!pthread_kill(target, SIGUSR1));
+			break;
+		case 2:
+			CHECK(!pthread_kill(target, SIGALRM));
 			break;
 		case 1:
 			CHECK(!syscall(SYS_tgkill, getpid(), target_tid, SIGUSR1));
 			break;
 		default:
-			CHECK(!kill(getpid(), i % 4 == 2 ? SIGUSR1 : SIGALRM));
+			CHECK(!kill(getpid(), i % 5 == 3 ? SIGUSR1 : SIGALRM));
 		}
-		while (received == before)
-			;
+		while (sem_wait(&arrived))
+			CHECK(errno == EINTR);
 		CHECK(received == before + 1);
+		for (volatile int left = i * 377 % 50000; left > 0; left--)
+			;
 	}
 	all_sent = 1;
 	return unused;
@@ -349,6 +357,7 @@ static void *send_all(void *unused) {
 static void sent_by_another_thread(void) {
 	handle(SIGUSR1, receive, 0, NULL);
 	handle(SIGALRM, receive, 0, NULL);
+	CHECK(!sem_init(&arrived, 0, 0));
 	target = pthread_self();
 	target_tid = syscall(SYS_gettid);
 	pthread_t sender;

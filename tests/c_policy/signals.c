@@ -2,6 +2,7 @@
  * handlers run; waiting for signals works. */
 #include "policy.h"
 
+#include <pthread.h>
 #include <signal.h>
 
 sighandler_t sysv_signal(int, sighandler_t);
@@ -129,6 +130,44 @@ WAITS(sigwait, int signal = 0; REQUIRE(!sigwait(&usr1, &signal) && signal == SIG
 WAITS(sigwaitinfo, siginfo_t info; REQUIRE(sigwaitinfo(&usr1, &info) == SIGUSR1))
 WAITS(sigtimedwait, siginfo_t info; struct timespec limit = { 5, 0 }; REQUIRE(sigtimedwait(&usr1, &info, &limit) == SIGUSR1))
 
+/* ------------------------------------------------------------------ sending */
+
+/* An expiry that is pending in the target does not swallow what the program sends. */
+static pthread_t target;
+static pid_t target_tid;
+static bool by_tgkill;
+static volatile sig_atomic_t all_sent;
+static void *send_all(void *unused) {
+	for (int i = 0; i < 300; i++) {
+		int before = handled;
+		REQUIRE(!(by_tgkill ? tgkill(getpid(), target_tid, SIGALRM) : pthread_kill(target, SIGALRM)));
+		while (handled == before)
+			;
+		REQUIRE(handled == before + 1);
+	}
+	all_sent = 1;
+	return unused;
+}
+static void await_all(void *unused) {
+	(void) unused;
+	while (!all_sent)
+		;
+}
+static void check_pthread_kill(void) {
+	alarm(0);
+	signal(SIGALRM, count);
+	target = pthread_self();
+	target_tid = gettid();
+	pthread_t sender;
+	REQUIRE(!pthread_create(&sender, NULL, send_all, NULL));
+	inside(await_all, NULL);
+	REQUIRE(!pthread_join(sender, NULL));
+}
+static void check_tgkill(void) {
+	by_tgkill = true;
+	check_pthread_kill();
+}
+
 /* ------------------------------------------------------------------ a handler runs in the libset that installed it */
 
 int constructed_count(void);
@@ -211,6 +250,7 @@ const struct check checks[] = {
 	SAME(pthread_sigmask), SAME(sigprocmask), { "sighold", "sighold,sigrelse", check_sighold }, { "sigset_hold", "sigset", check_sigset_hold },
 	SAME(sigblock), SAME(sigsetmask),
 	SAME(sigsuspend), SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
+	SAME(pthread_kill), SAME(tgkill),
 	{ "handlers", "signal", check_handlers },
 	SAME(sigaltstack), { "given_back", "setitimer,alarm", check_given_back }, SAME(ualarm),
 	{ NULL, NULL, NULL },

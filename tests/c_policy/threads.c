@@ -510,7 +510,7 @@ const struct check checks[] = {
 	{ "setname_np", "pthread_setname_np", check_setname_np },
 	{ "getname_np", "pthread_getname_np", check_getname_np },
 	{ "getcpuclockid", "pthread_getcpuclockid", check_getcpuclockid },
-	{ "kill", "pthread_kill", check_kill_handled },
+	{ "kill", "-", check_kill_handled },
 	{ "sigqueue", "pthread_sigqueue", check_sigqueue_handled },
 	{ "key_create", "pthread_key_create", check_key_create },
 	{ "tss_create", "tss_create", check_tss_create },

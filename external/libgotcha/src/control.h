@@ -30,6 +30,7 @@ struct libgotcha_thread {
 	void *destructors;      /* 56: of the function's thread-locals; see tcb.c */
 	uint64_t program_signals;       /* 64: handlers of the program that ran here; waits compare it */
 	uint8_t signal_blocked; /* 72: the program believes it has blocked the preemption signal here */
+	uint8_t releasing;      /* 73: held preemption signals are being made up for below this frame */
 	uint16_t handlers;      /* 74: handlers of the program that are running on this TCB */
 	uint32_t sections;      /* 76: how much of `defer` is the program's own, by the control library's call */
 	void *locks;            /* 80: held, of those that forbid preemption; see policy_locks.c */
@@ -84,6 +85,10 @@ void libgotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
  * library's own. False, with nothing done, if the program has blocked it on this TCB. */
 bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
 
+/* Blocks all signals until the lock is released with what this returns: the mask of before. For a few instructions. */
+uint64_t libgotcha_signals_lock(void);
+void libgotcha_signals_unlock(uint64_t saved_mask);
+
 /* Is the code at `pc` code that must not be preempted: the dynamic linker, base's copy of a replicated library
  * (reached through a pointer that was stored before interception), or the entry of a handler? */
 bool libgotcha_is_shared_code(uintptr_t pc);
@@ -100,7 +105,7 @@ struct libgotcha_callbacks {
 	void (*forking)(void);                  /* before a fork... */
 	void (*fork_done)(void);                /* ...after it, in the parent... */
 	void (*forked)(void);                   /* ...and in the child, on the forking thread */
-	void (*mask_changing)(uint64_t kernel_mask);    /* this kernel thread's mask outside functions */
+	void (*mask_changed)(void);             /* by the program, outside functions: this kernel thread's */
 	/* Where a longjmp to `stack_pointer` lands; LANDS_IN_FUNCTION: and on which TCB. */
 	enum libgotcha_landing (*landing)(uintptr_t stack_pointer, uintptr_t *thread_pointer);
 	void (*signal_unblocked)(void);         /* code no longer blocks the preemption signal */
@@ -110,8 +115,12 @@ struct libgotcha_callbacks {
 	void (*silence)(void);
 	/* The preemption signal's handler, which libgotcha_signal_entry() calls. */
 	void (*signal)(int signal, siginfo_t *, void *ucontext);
-	/* A signal that the program has waited for: takes an expiry of the control library's own timers. */
-	bool (*take_own_signal)(const siginfo_t *);
+	/* A signal that the program has waited for: takes an expiry of the control library's own timers. One that stands
+	 * for what `send` has taken over becomes that. */
+	bool (*take_own_signal)(siginfo_t *);
+	/* The program sends the preemption signal to a thread of this process. True: that is going to get it; else it
+	 * is to be sent before the lock of signals is released, under which this is called. */
+	bool (*send)(int32_t tid, const siginfo_t *);
 	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */
 	void (*postpone)(void);
 	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */

@@ -41,6 +41,7 @@ static void land_in_function(uintptr_t thread_pointer_of_function, uintptr_t fro
 	if (leaves_handler)
 		state->mask_changed = 1;
 	state->handlers = 0;
+	state->releasing = 0;
 	size_t calls = gotcha_calls_jump(state, thread_pointer_of_function, from, to);
 	state->table = calls ? gotcha_shared_table : state->set->table;
 	/* the frame may still be a handler's */
@@ -57,6 +58,7 @@ static void jump_with(int row, jmp_buf target, int value) {
 		/* a kernel thread's own stack; handlers of the program, if any, are left */
 		THIS.defer = 1 + gotcha_calls_jump(&THIS, thread_pointer(), from, to);
 		THIS.handlers = 0;
+		THIS.releasing = 0;
 		break;
 	case LIBGOTCHA_LANDS_IN_FUNCTION:
 		land_in_function(function, from, to);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
-	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, SIGALTSTACK, SETITIMER, ALARM, UALARM };
+	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, TGKILL, SIGALTSTACK, SETITIMER, ALARM, UALARM };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -37,22 +37,22 @@ static struct disposition dispositions[NSIG];
 static struct disposition displaced[NSIG];
 
 /* Held only with all signals blocked, for a few instructions: a handler never waits for itself. */
-static _Atomic bool dispositions_locked;
+static _Atomic bool signals_locked;
 
 static long raw_mask(int how, const uint64_t *mask, uint64_t *old) {
 	return raw_syscall(SYS_rt_sigprocmask, how, (long) mask, (long) old, sizeof *mask);
 }
 
-static uint64_t lock_dispositions(void) {
+uint64_t libgotcha_signals_lock(void) {
 	uint64_t all = UINT64_MAX, saved;
 	raw_mask(SIG_SETMASK, &all, &saved);
-	while (dispositions_locked || __atomic_exchange_n(&dispositions_locked, true, __ATOMIC_ACQUIRE))
+	while (signals_locked || __atomic_exchange_n(&signals_locked, true, __ATOMIC_ACQUIRE))
 		__builtin_ia32_pause();
 	return saved;
 }
 
-static void unlock_dispositions(uint64_t saved) {
-	__atomic_store_n(&dispositions_locked, false, __ATOMIC_RELEASE);
+void libgotcha_signals_unlock(uint64_t saved) {
+	__atomic_store_n(&signals_locked, false, __ATOMIC_RELEASE);
 	raw_mask(SIG_SETMASK, &saved, NULL);
 }
 
@@ -69,10 +69,10 @@ static bool is_handler(const struct sigaction *action) {
 }
 
 bool gotcha_program_action(int signal, struct sigaction *action) {
-	uint64_t saved = lock_dispositions();
+	uint64_t saved = libgotcha_signals_lock();
 	bool known = dispositions[signal].known;
 	*action = dispositions[signal].action;
-	unlock_dispositions(saved);
+	libgotcha_signals_unlock(saved);
 	return known;
 }
 
@@ -80,11 +80,11 @@ bool gotcha_program_action(int signal, struct sigaction *action) {
 
 /* The disposition at the moment of delivery; with SA_RESETHAND it is used up. */
 static struct disposition consume(int signal) {
-	uint64_t saved = lock_dispositions();
+	uint64_t saved = libgotcha_signals_lock();
 	struct disposition disposition = dispositions[signal];
 	if (disposition.action.sa_flags & SA_RESETHAND)
 		dispositions[signal].action.sa_handler = SIG_DFL;
-	unlock_dispositions(saved);
+	libgotcha_signals_unlock(saved);
 	return disposition;
 }
 
@@ -174,8 +174,13 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 	else
 		call_hosted(disposition, signal, info, context);
 	THIS.program_signals++;
-	if (is_launching_thread() && !THIS.signal_blocked && gotcha_callbacks.signal_unblocked)
+	/* one that is released arrives in this frame, and what comes meanwhile is released there in turn, not in frames on
+	 * top of each other */
+	if (is_launching_thread() && !THIS.signal_blocked && !THIS.releasing && gotcha_callbacks.signal_unblocked) {
+		THIS.releasing = 1;
 		gotcha_callbacks.signal_unblocked();
+		THIS.releasing = 0;
+	}
 	gotcha_set_defer(THIS.defer - 1);
 }
 
@@ -243,7 +248,7 @@ static bool is_vfork_child(void) {
 void gotcha_signals_forked(void) {
 	process = kernel_pid();
 	/* another thread may have held it */
-	dispositions_locked = false;
+	signals_locked = false;
 }
 
 /* errno of whoever calls: the libset's, or base's. */
@@ -267,7 +272,7 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 			result = libgotcha_sigaction(signal, NULL, &before);
 		struct sigaction copy = action ? *action : before;
 		if (!result && action) {
-			uint64_t saved = lock_dispositions();
+			uint64_t saved = libgotcha_signals_lock();
 			struct libset *set = is_libsets(guard.table) ? THIS.set : NULL;
 			bool is_copys = is_handler(&copy) && gotcha_is_copy(set, (uintptr_t) copy.sa_handler);
 			if (is_copys && !dispositions[signal].is_copys)
@@ -275,7 +280,7 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 			if (is_copys)
 				set->handles_signals = true;
 			dispositions[signal] = (struct disposition) { copy, set, true, is_copys };
-			unlock_dispositions(saved);
+			libgotcha_signals_unlock(saved);
 			if (signal != gotcha_preemption_signal) {
 				struct sigaction kernel = kernel_action(signal, &copy);
 				result = libgotcha_sigaction(signal, &kernel, NULL);
@@ -302,7 +307,7 @@ void gotcha_signals_roll_back(struct libset *set) {
 			setitimer(i, &(struct itimerval) { 0 }, NULL);
 		}
 	for (int signal = 1; signal < NSIG; signal++) {
-		uint64_t saved = lock_dispositions();
+		uint64_t saved = libgotcha_signals_lock();
 		struct disposition *disposition = &dispositions[signal];
 		if (disposition->is_copys && disposition->set == set) {
 			*disposition = displaced[signal];
@@ -310,7 +315,7 @@ void gotcha_signals_roll_back(struct libset *set) {
 			if (signal != gotcha_preemption_signal)
 				libgotcha_sigaction(signal, &kernel, NULL);
 		}
-		unlock_dispositions(saved);
+		libgotcha_signals_unlock(saved);
 	}
 }
 
@@ -426,11 +431,8 @@ int gotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
 		THIS.mask_changed = 1;
 	}
 	long result = raw_mask(how, set ? &kernel : NULL, &before);
-	if (set && preemption && !THIS.is_virtual && gotcha_callbacks.mask_changing) {
-		uint64_t now;
-		raw_mask(SIG_BLOCK, NULL, &now);
-		gotcha_callbacks.mask_changing(now);
-	}
+	if (set && preemption && !THIS.is_virtual && gotcha_callbacks.mask_changed)
+		gotcha_callbacks.mask_changed();
 	if (blocked_before && !THIS.signal_blocked && THIS.is_virtual && gotcha_callbacks.signal_unblocked)
 		gotcha_callbacks.signal_unblocked();
 	if (old) {
@@ -529,8 +531,11 @@ void gotcha_exec_enter(struct exec_guard *guard) {
 void gotcha_exec_leave(struct exec_guard *guard) {
 	if (guard->blocked)
 		raw_mask(SIG_UNBLOCK, &guard->blocked, NULL);
-	if (guard->ignored)
+	if (guard->ignored) {
 		libgotcha_sigaction(gotcha_preemption_signal, &guard->ours, NULL);
+		if (gotcha_callbacks.expiries_lost && !is_vfork_child())
+			gotcha_callbacks.expiries_lost();
+	}
 }
 
 /* Signals that are ignored in the kernel, whatever the program knows, while some calls last. Under the lock. */
@@ -541,19 +546,19 @@ static struct {
 
 bool gotcha_ignore_enter(int signal) {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
-	uint64_t saved = lock_dispositions();
+	uint64_t saved = libgotcha_signals_lock();
 	if (!ignored[signal].calls++)
 		libgotcha_sigaction(signal, &ignore, &ignored[signal].otherwise);
 	bool makes_a_difference = ignored[signal].otherwise.sa_handler != SIG_IGN;
-	unlock_dispositions(saved);
+	libgotcha_signals_unlock(saved);
 	return makes_a_difference;
 }
 
 void gotcha_ignore_leave(int signal) {
-	uint64_t saved = lock_dispositions();
+	uint64_t saved = libgotcha_signals_lock();
 	if (!--ignored[signal].calls)
 		libgotcha_sigaction(signal, &ignored[signal].otherwise, NULL);
-	unlock_dispositions(saved);
+	libgotcha_signals_unlock(saved);
 }
 
 /* The child gets its dispositions when it is made, from this process: no other thread is preempted meanwhile. */
@@ -679,38 +684,65 @@ void libgotcha_tcb_exchange_stack(struct libgotcha_thread *state, bool runs) {
 
 /* ------------------------------------------------------------------ sending */
 
-/* To the calling thread. Ordinary signals do not queue: one that is sent while an expiry of ours is pending
- * would be lost in it, so none may be. A virtual TCB carries the kernel thread's tid meanwhile. */
-static long send_to_self(forwarded *base, int signal, SIX_PARAMETERS) {
+static bool take_over(pid_t tid, int signal, int code, long value) {
+	siginfo_t info;
+	memset(&info, 0, sizeof info);
+	info.si_signo = signal;
+	info.si_code = code;
+	info.si_pid = kernel_pid();
+	info.si_uid = raw_syscall(SYS_getuid, 0, 0, 0, 0);
+	info.si_value.sival_ptr = (void *) value;
+	return gotcha_callbacks.send(tid, &info);
+}
+
+/* To one thread. Ordinary signals do not queue: the kernel drops one that is sent while an expiry is pending there. So
+ * the control library takes it to a thread of its own, which it stays, or does not become, under the lock. To others
+ * it is sent plainly: a virtual TCB carries the kernel thread's tid meanwhile. */
+static long send_to(forwarded *base, pid_t tid, int signal, int code, long value, SIX_PARAMETERS) {
 	/* own copy, in its libset: the handler may be one that runs there */
 	forwarded *function = in_libset() ? libc_copy(THIS.set, base) : base;
+	bool is_preemptions = signal == gotcha_preemption_signal && gotcha_callbacks.send && !is_vfork_child();
+	long result = 0;
 	deferred_enter();
-	if (signal == gotcha_preemption_signal && is_launching_thread() && gotcha_callbacks.silence)
-		gotcha_callbacks.silence();
-	int *tid = (int *) (thread_pointer() + gotcha_layout.tid), saved = *tid;
-	if (THIS.is_virtual)
-		*tid = *(int *) (THIS.host + gotcha_layout.tid);
-	long result = function(SIX_ARGUMENTS);
-	*tid = saved;
+	uint64_t saved_mask = is_preemptions ? libgotcha_signals_lock() : 0;
+	if (!is_preemptions || !take_over(tid, signal, code, value)) {
+		int *own_tid = (int *) (thread_pointer() + gotcha_layout.tid), saved_tid = *own_tid;
+		if (THIS.is_virtual)
+			*own_tid = *(int *) (THIS.host + gotcha_layout.tid);
+		result = function(SIX_ARGUMENTS);
+		*own_tid = saved_tid;
+	}
+	if (is_preemptions)
+		libgotcha_signals_unlock(saved_mask);
 	deferred_leave();
 	return result;
 }
 
-static int signals_raise(int signal) {
-	return send_to_self(rows[RAISE].base, signal, signal, 0, 0, 0, 0, 0);
+static pid_t kernel_tid(void) {
+	return raw_syscall(SYS_gettid, 0, 0, 0, 0);
 }
 
-static long send_to(int row, pthread_t thread, int signal, long value) {
-	bool to_self = thread == thread_pointer() || (THIS.is_virtual && thread == THIS.host);
-	return send_to_self(rows[row].base, to_self ? signal : 0, thread, signal, value, 0, 0, 0);
+static int signals_raise(int signal) {
+	return send_to(rows[RAISE].base, kernel_tid(), signal, SI_TKILL, 0, signal, 0, 0, 0, 0, 0);
+}
+
+static pid_t tid_of(pthread_t thread) {
+	bool is_self = thread == thread_pointer() || (THIS.is_virtual && thread == THIS.host);
+	return is_self ? kernel_tid() : *(pid_t *) (thread + gotcha_layout.tid);
 }
 
 static int signals_pthread_kill(pthread_t thread, int signal) {
-	return send_to(PTHREAD_KILL, thread, signal, 0);
+	return send_to(rows[PTHREAD_KILL].base, tid_of(thread), signal, SI_TKILL, 0, thread, signal, 0, 0, 0, 0);
 }
 
 static int signals_pthread_sigqueue(pthread_t thread, int signal, const union sigval value) {
-	return send_to(PTHREAD_SIGQUEUE, thread, signal, (long) value.sival_ptr);
+	long word = (long) value.sival_ptr;
+	return send_to(rows[PTHREAD_SIGQUEUE].base, tid_of(thread), signal, SI_QUEUE, word, thread, signal, word, 0, 0, 0);
+}
+
+static int signals_tgkill(pid_t process, pid_t tid, int signal) {
+	pid_t known = process == kernel_pid() ? tid : 0;
+	return send_to(rows[TGKILL].base, known, signal, SI_TKILL, 0, process, tid, signal, 0, 0, 0);
 }
 
 /* ------------------------------------------------------------------ start */
@@ -758,6 +790,7 @@ static struct row rows[] = {
 	[RAISE] = { "raise", signals_raise, true },
 	[PTHREAD_KILL] = { "pthread_kill", signals_pthread_kill, true },
 	[PTHREAD_SIGQUEUE] = { "pthread_sigqueue", signals_pthread_sigqueue, true },
+	[TGKILL] = { "tgkill", signals_tgkill, true },
 	[SETITIMER] = { "setitimer", signals_setitimer, true },
 	[ALARM] = { "alarm", signals_alarm, true },
 	[UALARM] = { "ualarm", signals_ualarm, true },
