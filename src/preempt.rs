@@ -6,12 +6,11 @@
 //! function's own code, or the few instructions in [`raw::return_window`].
 
 use crate::deadline;
-use crate::error::Error;
 use crate::task::{self, Stop, Task};
 use crate::thread::{self, Foreign, HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
 use gotcha::libgotcha_callbacks;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
-use libsignal::{Action, Disposition, Flags, SignalSet};
+use libsignal::SignalSet;
 use libtimetravel::raw::{self, Gate, Return};
 use std::io::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -50,24 +49,6 @@ pub(crate) fn set_callbacks() {
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.
     unsafe { gotcha::libgotcha_set_callbacks(&callbacks) };
-}
-
-pub(crate) fn init() -> Result<(), Error> {
-    // RESTART: a preemption must not make the function's system calls fail. NODEFER and an empty mask:
-    // the handler is left by a switch of stacks, which would leave the signal blocked. No ONSTACK: what is
-    // paused stays on the function's own stack.
-    let action = Action {
-        disposition: Disposition::Handler(gotcha::libgotcha_signal_entry),
-        flags: Flags::RESTART | Flags::NODEFER,
-        mask: SignalSet::empty(),
-    };
-    // SAFETY: the handler is written for the contexts that it is called in.
-    unsafe {
-        match libsignal::set_action(PREEMPTION_SIGNAL, &action) {
-            Ok(_) => Ok(()),
-            Err(errno) => Err(Error::Os { operation: "rt_sigaction", errno: errno.0 }),
-        }
-    }
 }
 
 // ---------------------------------------------------------------------------------- the gate

@@ -191,6 +191,11 @@ fn handlers_on_top_of_functions() {
 }
 
 #[test]
+fn handlers_installed_during_the_start() {
+    passes("startup.c", &[]);
+}
+
+#[test]
 fn signals_sent_by_other_threads() {
     passes("sent.c", &[]);
 }

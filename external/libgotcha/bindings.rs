@@ -136,9 +136,6 @@ unsafe extern "C" {
     pub fn libgotcha_set_preemption_signal(signal: ::core::ffi::c_int);
 }
 unsafe extern "C" {
-    pub fn libgotcha_signal_entry(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void);
-}
-unsafe extern "C" {
     pub fn libgotcha_forward_signal(
         signal: ::core::ffi::c_int,
         arg1: *mut siginfo_t,

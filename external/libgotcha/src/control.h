@@ -74,13 +74,10 @@ void libgotcha_group_prepare(long group);
  * it has started may use them. */
 void libgotcha_group_finish(long group);
 
-/* Reserves `signal`: from now on the program's own disposition of it is kept aside, and the program
- * cannot block it on a kernel thread whose `owner` is set. Before or after libgotcha_init(). */
+/* Reserves `signal`, before libgotcha_init(): from then on the program's own disposition of it is kept aside,
+ * `callbacks.signal` is its handler, and the program cannot block it on a kernel thread whose `owner` is set. */
 void libgotcha_set_preemption_signal(int signal);
 
-/* What the control library gives the kernel as that signal's handler: defers preemption from its first instructions
- * on, and calls `callbacks.signal` so, which lowers `defer` again. */
-void libgotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
 /* Carries out the program's disposition of the preemption signal, for one that is not the control
  * library's own. False, with nothing done, if the program has blocked it on this TCB. */
 bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
@@ -113,7 +110,7 @@ struct libgotcha_callbacks {
 	/* No expiry of the control library's own is to be pending on this thread for now: it would be seen by the
 	 * program, or swallow a signal of the same number. A running function gets its timer back by `pending`. */
 	void (*silence)(void);
-	/* The preemption signal's handler, which libgotcha_signal_entry() calls. */
+	/* The preemption signal's handler: entered with preemption deferred once more, which it ends. */
 	void (*signal)(int signal, siginfo_t *, void *ucontext);
 	/* A signal that the program has waited for: takes an expiry of the control library's own timers. One that stands
 	 * for what `send` has taken over becomes that. */

@@ -28,7 +28,7 @@
 	.hidden	gotcha_entries, gotcha_entries_end
 gotcha_entries:
 	ENTRY	gotcha_deliver, gotcha_deliver_deferred
-	ENTRY	libgotcha_signal_entry, gotcha_signal_deferred
+	ENTRY	gotcha_signal_entry, gotcha_signal_deferred
 gotcha_entries_end:
 
 	.section .note.GNU-stack, "", @progbits

@@ -233,22 +233,29 @@ static int prepare_engine(void) {
 	return 0;
 }
 
+/* Other threads of the program run meanwhile. What they can change is taken over last, once the wrappers tell of
+ * each further change. */
 static int start(void) {
 	int error;
+	gotcha_signals_forked();
 	if ((error = gotcha_config_init()) || (error = claim_process()) || (error = gotcha_objects_refresh())
 	 || (error = gotcha_glibc_init()) || (error = gotcha_policy_bind()) || (error = gotcha_loader_shadow_init())
 	 || (error = gotcha_trampolines_init()) || (error = gotcha_calls_init()) || (error = gotcha_threads_init()))
 		return error;
-	const char *locale = setlocale(LC_ALL, NULL);
-	gotcha_locale_generation = locale && strcmp(locale, "C") ? 1 : 0;
 	gotcha_base_malloc = gotcha_rows_heap.first[0].base;
 	gotcha_base_free = gotcha_base_symbol("free");
 	warm_unwinder();
-	if ((error = prepare_engine()) || (error = gotcha_signals_init()))
+	if ((error = prepare_engine()))
 		return error;
 	if (!forks_handled || atexit(flush_all))
 		return gotcha_fail(ENOMEM, "no memory to register for forks and the process's end");
-	return gotcha_intercept_objects();
+	if ((error = gotcha_intercept_objects()) || (error = gotcha_signals_init())
+	 || (error = gotcha_objects_refresh()) || (error = gotcha_intercept_objects()))
+		return error;
+	const char *locale = setlocale(LC_ALL, NULL);
+	if (locale && strcmp(locale, "C"))
+		gotcha_locale_generation++;
+	return 0;
 }
 
 static _Atomic int started;

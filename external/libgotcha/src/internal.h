@@ -276,6 +276,8 @@ extern const char gotcha_entries[], gotcha_entries_end[];
 void gotcha_deliver(int signal, siginfo_t *, void *ucontext);
 void gotcha_deliver_deferred(int signal, siginfo_t *, void *ucontext);
 void gotcha_signal_deferred(int signal, siginfo_t *, void *ucontext);
+/* The preemption signal's: calls `callbacks.signal` with preemption deferred from its first instructions on. */
+void gotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
 
 /* ------------------------------------------------------------------ calls of shared functions (thunk.S, shared_calls.c) */
 
@@ -347,6 +349,7 @@ void gotcha_locale_load(const struct libset *set);
 void gotcha_streams_flush(struct libset *, bool at_exit);
 void gotcha_streams_release_locks(void);
 int gotcha_signals_init(void);
+void gotcha_signals_verify(void);
 void gotcha_signals_forked(void);
 /* The C library's own signals: on a thread of their own, after which their handlers are installed; and then. */
 void gotcha_internal_signals_install(void);

@@ -472,6 +472,7 @@ static int create(struct libset **created) {
 	/* after that: slots that are added meanwhile are written to the tables of all libsets */
 	gotcha_table_fill(set);
 	gotcha_intercept_verify();
+	gotcha_signals_verify();
 	if (gotcha_config.trace_libsets)
 		gotcha_trace("libsets", "made %ld: %zu snapshots", set->number, set->snapshots_len);
 	return 0;

@@ -218,9 +218,18 @@ bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {
 
 /* ------------------------------------------------------------------ dispositions */
 
+static bool is_ours(const struct sigaction *action) {
+	return action->sa_sigaction == gotcha_deliver || action->sa_sigaction == gotcha_signal_entry;
+}
+
 /* What to give the kernel for the program's action. A fault's handler is always ours, on the
- * alternate stack: it is how a function's stack overflow is told from a fault. */
+ * alternate stack: it is how a function's stack overflow is told from a fault. That of the preemption signal, too.
+ * RESTART: a preemption must not make the function's system calls fail. NODEFER and an empty mask: the handler is left
+ * by a switch of stacks, which would leave the signal blocked. No ONSTACK: what is paused stays on the function's own
+ * stack. */
 static struct sigaction kernel_action(int signal, const struct sigaction *program) {
+	if (signal == gotcha_preemption_signal)
+		return (struct sigaction) { .sa_sigaction = gotcha_signal_entry, .sa_flags = SA_SIGINFO | SA_RESTART | SA_NODEFER };
 	struct sigaction action = *program;
 	if (is_handler(program) || (is_fault(signal) && program->sa_handler == SIG_DFL)) {
 		action.sa_sigaction = gotcha_deliver;
@@ -260,6 +269,17 @@ static int with_errno(int error) {
 	return -1;
 }
 
+/* Ours is in the kernel only after the program's is known. */
+static int program_action(int signal, struct sigaction *action) {
+	int result = 0;
+	while (!result && !gotcha_program_action(signal, action)) {
+		result = libgotcha_sigaction(signal, NULL, action);
+		if (!is_ours(action))
+			break;
+	}
+	return result;
+}
+
 static int signals_sigaction(int signal, const struct sigaction *action, struct sigaction *old) {
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -268,9 +288,9 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 		result = BASE(SIGACTION, int(int, const struct sigaction *, struct sigaction *))(signal, action, old);
 	} else {
 		struct sigaction before = { 0 };
-		if (!gotcha_program_action(signal, &before))
-			result = libgotcha_sigaction(signal, NULL, &before);
-		struct sigaction copy = action ? *action : before;
+		result = program_action(signal, &before);
+		/* ours can have been the answer to a call that had begun before interception */
+		struct sigaction copy = action && !is_ours(action) ? *action : before;
 		if (!result && action) {
 			uint64_t saved = libgotcha_signals_lock();
 			struct libset *set = is_libsets(guard.table) ? THIS.set : NULL;
@@ -280,11 +300,12 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 			if (is_copys)
 				set->handles_signals = true;
 			dispositions[signal] = (struct disposition) { copy, set, true, is_copys };
+			struct sigaction kernel = kernel_action(signal, &copy), replaced;
+			result = libgotcha_sigaction(signal, &kernel, &replaced);
+			/* one that got there past us has been the program's */
+			if (!result && is_handler(&replaced) && !is_ours(&replaced))
+				before = replaced;
 			libgotcha_signals_unlock(saved);
-			if (signal != gotcha_preemption_signal) {
-				struct sigaction kernel = kernel_action(signal, &copy);
-				result = libgotcha_sigaction(signal, &kernel, NULL);
-			}
 		}
 		if (!result && old)
 			*old = before;
@@ -312,8 +333,7 @@ void gotcha_signals_roll_back(struct libset *set) {
 		if (disposition->is_copys && disposition->set == set) {
 			*disposition = displaced[signal];
 			struct sigaction kernel = kernel_action(signal, &disposition->action);
-			if (signal != gotcha_preemption_signal)
-				libgotcha_sigaction(signal, &kernel, NULL);
+			libgotcha_sigaction(signal, &kernel, NULL);
 		}
 		libgotcha_signals_unlock(saved);
 	}
@@ -751,23 +771,42 @@ void libgotcha_set_preemption_signal(int signal) {
 	gotcha_preemption_signal = signal;
 }
 
-/* Context: base, under the lock, after the policy table is bound and before interception. */
-int gotcha_signals_init(void) {
-	gotcha_signals_forked();
-	for (int signal = 1; signal < NSIG; signal++) {
-		struct sigaction action;
-		/* 32 and 33 are the C library's own: it refuses */
-		if (signal == SIGKILL || signal == SIGSTOP || libgotcha_sigaction(signal, NULL, &action))
-			continue;
-		bool reserved = signal == gotcha_preemption_signal;
-		if (!is_handler(&action) && !is_fault(signal) && !reserved)
-			continue;
-		dispositions[signal] = (struct disposition) { action, NULL, true, false };
-		struct sigaction kernel = kernel_action(signal, &action);
-		if (!reserved && libgotcha_sigaction(signal, &kernel, NULL))
+/* Puts our handler in the place of the program's, which is what was there at that very moment: other threads may be
+ * changing it. */
+static int take_over_action(int signal, bool at_start) {
+	struct sigaction program;
+	int result = 0;
+	uint64_t saved = libgotcha_signals_lock();
+	/* 32 and 33 are the C library's own: it refuses */
+	bool is_readable = !libgotcha_sigaction(signal, NULL, &program);
+	bool is_needed = at_start && (is_fault(signal) || signal == gotcha_preemption_signal);
+	if (is_readable && !is_ours(&program) && (is_needed || is_handler(&program)))
+		do {
+			dispositions[signal] = (struct disposition) { program, NULL, true, false };
+			struct sigaction kernel = kernel_action(signal, &program);
+			result = libgotcha_sigaction(signal, &kernel, &program);
+		} while (!result && !is_ours(&program));
+	libgotcha_signals_unlock(saved);
+	return result;
+}
+
+static int take_over_actions(bool at_start) {
+	for (int signal = 1; signal < NSIG; signal++)
+		if (signal != SIGKILL && signal != SIGSTOP && take_over_action(signal, at_start))
 			return gotcha_fail(errno, "sigaction %d: %s", signal, strerror(errno));
-	}
-	return gotcha_internal_signals_init();
+	return 0;
+}
+
+/* Context: base, under the lock, after interception: from then on the wrappers know of each change. A call of
+ * sigaction() that had begun before may still take effect after this. */
+int gotcha_signals_init(void) {
+	int error = take_over_actions(true);
+	return error ? error : gotcha_internal_signals_init();
+}
+
+/* Looks for handlers that such a call has installed. Context: as above. */
+void gotcha_signals_verify(void) {
+	take_over_actions(false);
 }
 
 static struct row rows[] = {

@@ -67,7 +67,7 @@ static long kernel_sigaction(int signal, const struct kernel_action *action, str
 	return raw_syscall(SYS_rt_sigaction, signal, (long) action, (long) old, sizeof action->mask);
 }
 
-/* Context: base, after the probe thread and before interception. */
+/* Context: base, after the probe thread. */
 int gotcha_internal_signals_init(void) {
 	for (int signal = __SIGRTMIN; signal < SIGRTMIN && signal - __SIGRTMIN < MOST; signal++) {
 		struct kernel_action action;
