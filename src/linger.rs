@@ -217,6 +217,11 @@ where
 /// Returns when it has returned, has called [`pause`], or its time is up. Does nothing if it has
 /// completed, or if the budget is 0. `u64::MAX` sets no limit.
 ///
+/// The budget is elapsed time, not processor time. It begins once the timer is set, just before the function goes on; on a
+/// busy machine it passes while the kernel runs other threads. A function that was preempted runs for another moment (20
+/// µs, elapsed too) if its time is up before it could. One that starts, or goes on after [`pause`], can be stopped
+/// before its first instruction, but not twice in a row. No part of a slice is promised beyond that.
+///
 /// # Errors
 ///
 /// [`Error::Ended`] if the function ended its thread, and [`Error::Cancelled`] if it was cancelled with the one that had
