@@ -293,6 +293,8 @@ static int signals_sigaction(int signal, const struct sigaction *action, struct 
 		struct sigaction copy = action && !is_ours(action) ? *action : before;
 		if (!result && action) {
 			uint64_t saved = libgotcha_signals_lock();
+			if (dispositions[signal].known)
+				before = dispositions[signal].action;
 			struct libset *set = is_libsets(guard.table) ? THIS.set : NULL;
 			bool is_copys = is_handler(&copy) && gotcha_is_copy(set, (uintptr_t) copy.sa_handler);
 			if (is_copys && !dispositions[signal].is_copys)
