@@ -190,30 +190,20 @@ fn stack_size() -> usize {
 
 // ---------------------------------------------------------------------------------- what is said
 
-/// Where reports go. Programs close their standard error before they end, and descriptors that they do not know: a
-/// duplicate of it, or of the file that TESTINGER_VERBOSE names.
+/// Where reports go: a duplicate of standard error, which programs close before they end, out of the way of descriptors that
+/// they know.
 static REPORTS: AtomicI32 = AtomicI32::new(libc::STDERR_FILENO);
-const OUT_OF_THE_WAY: c_int = 200;
+/// Or the file that TESTINGER_VERBOSE names, which is opened when there is something to write.
+static REPORT_FILE: OnceLock<CString> = OnceLock::new();
 
 fn open_reports() {
-    let Some(value) = variable(c"TESTINGER_VERBOSE").filter(|value| value.starts_with('/')) else {
-        duplicate(libc::STDERR_FILENO);
+    const OUT_OF_THE_WAY: c_int = 200;
+    if let Some(path) = variable(c"TESTINGER_VERBOSE").filter(|value| value.starts_with('/')) {
+        REPORT_FILE.get_or_init(|| CString::new(path).expect("it has come from a C string"));
         return;
-    };
-    let Ok(path) = CString::new(value) else { return };
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
-    // SAFETY: a path, and the mode that goes with O_CREAT.
-    let file = unsafe { libc::open(path.as_ptr(), flags, 0o666) };
-    if file >= 0 {
-        duplicate(file);
-        // SAFETY: just opened here.
-        unsafe { libc::close(file) };
     }
-}
-
-fn duplicate(file: c_int) {
     // SAFETY: makes a descriptor.
-    let duplicate = unsafe { libc::fcntl(file, libc::F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) };
+    let duplicate = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, OUT_OF_THE_WAY) };
     if duplicate >= 0 {
         REPORTS.store(duplicate, Relaxed);
     }
@@ -224,11 +214,18 @@ extern "C" fn report() {
     say(&format!("{slices} slices, {preemptions} preemptions"));
 }
 
-/// One line on what was standard error at first, past its stream.
+/// One line on what was standard error at first, past its stream, or in the file.
 fn say(what: &str) {
     let mut line = String::new();
     // SAFETY: reads the process's number.
     let _ = writeln!(line, "testinger {}: {what}", unsafe { libc::getpid() });
-    // SAFETY: the line is that long.
-    unsafe { libc::write(REPORTS.load(Relaxed), line.as_ptr().cast(), line.len()) };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: a path, and the mode that goes with O_CREAT; the line is that long; the descriptor was opened here.
+    unsafe {
+        let opened = REPORT_FILE.get().map(|path| libc::open(path.as_ptr(), flags, 0o666));
+        libc::write(opened.unwrap_or(REPORTS.load(Relaxed)), line.as_ptr().cast(), line.len());
+        if let Some(file) = opened {
+            libc::close(file);
+        }
+    }
 }
