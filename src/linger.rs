@@ -734,7 +734,14 @@ pub fn no_preempt<T>(section: impl FnOnce() -> T) -> T {
 /// How many functions can be unfinished at the same time.
 ///
 /// An upper bound until the limit has been met once: what the system grants is known only then.
+///
+/// 0 if this process cannot run any; the first launch says why.
 pub fn concurrency_limit() -> usize {
+    let _bracket = BracketGuard::enter();
+    // Not by the layer below alone: it would start without knowing of us.
+    if task::init().is_err() {
+        return 0;
+    }
     // SAFETY: may be called at any time.
     unsafe { gotcha::libgotcha_group_limit() }
 }

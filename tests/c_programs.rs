@@ -181,6 +181,11 @@ fn child_processes() {
 }
 
 #[test]
+fn system_calls_are_interrupted() {
+    passes("interrupted.c", &[]);
+}
+
+#[test]
 fn signals_of_the_program() {
     passes("signals.c", &[]);
 }

@@ -2,8 +2,9 @@
 
 mod support;
 
-use inger::{Error, concurrency_limit, launch, pause};
+use inger::{Error, concurrency_limit, launch, pause, timeout};
 use std::process::Command;
+use std::time::Duration;
 use support::{child, is_child, succeed};
 
 /// What the library has printed, in the child's standard error.
@@ -143,9 +144,25 @@ fn without_fsgsbase_it_works_too() {
     }
     for _ in 0..100 {
         let work = || {
-            support::compute(std::time::Duration::from_micros(300));
+            support::compute(Duration::from_micros(300));
             format!("{:?}", std::thread::current().id())
         };
         support::finish(launch(work, 50).unwrap(), 50);
     }
+}
+
+/// Before anything was launched, which it must not make impossible.
+#[test]
+fn the_limit_may_be_asked_first() {
+    const NAME: &str = "the_limit_may_be_asked_first";
+    if !is_child(NAME) {
+        succeed(&mut child(NAME));
+        let path = std::env::current_exe().unwrap();
+        succeed(&mut with(NAME, &[("LIBGOTCHA_SKIP", path.file_name().unwrap().to_str().unwrap())]));
+        return;
+    }
+    let is_skipped = std::env::var_os("LIBGOTCHA_SKIP").is_some();
+    assert_eq!(concurrency_limit() >= 11, !is_skipped);
+    let result = timeout(Duration::from_millis(1), support::compute_for_ever);
+    assert!(if is_skipped { matches!(result, Err(Error::Unsupported { .. })) } else { result == Err(Error::TimedOut) });
 }

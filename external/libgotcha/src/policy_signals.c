@@ -10,6 +10,8 @@
 #include "forward.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -62,6 +64,11 @@ static uint64_t bit(int signal) {
 
 static bool is_fault(int signal) {
 	return signal == SIGSEGV || signal == SIGBUS;
+}
+
+/* What comes of the instruction itself, which may not even be readable. */
+static bool is_synchronous(int signal) {
+	return is_fault(signal) || signal == SIGILL || signal == SIGFPE || signal == SIGTRAP;
 }
 
 static bool is_handler(const struct sigaction *action) {
@@ -166,6 +173,38 @@ static void call_hosted(const struct disposition *disposition, int signal, sigin
 	*gotcha_base_errno() = interrupted_errno;
 }
 
+/* Those that signal(7) says fail with EINTR; not those that do so whatever the handler's action says. */
+static bool is_interruptible(const greg_t *registers) {
+	enum { COMMANDS = FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME };
+	int operation = registers[REG_RSI] & ~COMMANDS;
+	switch (registers[REG_RAX]) {
+	case SYS_read: case SYS_readv: case SYS_write: case SYS_writev: case SYS_open: case SYS_openat: case SYS_ioctl:
+	case SYS_accept: case SYS_accept4: case SYS_connect: case SYS_recvfrom: case SYS_recvmsg: case SYS_recvmmsg:
+	case SYS_sendto: case SYS_sendmsg: case SYS_sendmmsg: case SYS_wait4: case SYS_waitid: case SYS_flock:
+	case SYS_mq_timedsend: case SYS_mq_timedreceive: case SYS_getrandom:
+		return true;
+	case SYS_fcntl:
+		return registers[REG_RSI] == F_SETLKW || registers[REG_RSI] == F_OFD_SETLKW;
+	case SYS_futex:
+		return operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET;
+	default:
+		return false;
+	}
+}
+
+/* A handler without SA_RESTART makes the system call fail that it has interrupted. The kernel does not see to that where it
+ * knows of our own handler only, the preemption signal's, nor where a preemption has interrupted the call before: then the
+ * code stands in front of the call's instruction, to repeat it. Code that is only about to make the call looks the
+ * same; for it the signal has come a moment later than it did. */
+static void interrupt_call(ucontext_t *context) {
+	greg_t *registers = context->uc_mcontext.gregs;
+	static const uint8_t instruction[] = { 0x0f, 0x05 };
+	if (is_interruptible(registers) && !memcmp((void *) registers[REG_RIP], instruction, sizeof instruction)) {
+		registers[REG_RAX] = -EINTR;
+		registers[REG_RIP] += sizeof instruction;
+	}
+}
+
 /* Entered with preemption deferred once more, which ends here. A preemption is not made up for: a function stopped in this frame, which is the kernel's, would leave
  * its launcher the handler's mask, and perhaps its own frames on the alternate stack. */
 static void run_handler(const struct disposition *disposition, int signal, siginfo_t *info, void *context) {
@@ -173,6 +212,8 @@ static void run_handler(const struct disposition *disposition, int signal, sigin
 		call_counted(&disposition->action, signal, info, context);
 	else
 		call_hosted(disposition, signal, info, context);
+	if (is_handler(&disposition->action) && !(disposition->action.sa_flags & SA_RESTART) && !is_synchronous(signal))
+		interrupt_call(context);
 	THIS.program_signals++;
 	/* one that is released arrives in this frame, and what comes meanwhile is released there in turn, not in frames on
 	 * top of each other */
