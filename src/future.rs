@@ -2,7 +2,8 @@
 //!
 //! Each poll of a [`PreemptiveFuture`] launches or resumes its function for one *quantum*. If that is over, the
 //! future wakes its own task: it is ready to go on, after others had their turn. If the function has stopped by itself,
-//! because what it waits for was not ready, it leaves waking to that.
+//! because what it waits for was not ready, it leaves waking to that. A wake-up that came between two quanta, while the
+//! function was on its way to stopping, is not lost: it is then run once more.
 //!
 //! A function is started, and takes a libset, at the first poll. Dropping the future cancels it, as dropping a
 //! [`Linger`] does: while it waits it is unwound, so that its destructors run.
@@ -28,6 +29,7 @@ use crate::linger::budget_us;
 use crate::{Error, Linger, launch, no_preempt, pause, resume};
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Release};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
@@ -50,8 +52,20 @@ pub struct PreemptiveFuture<'a, T> {
     quantum_us: u64,
     /// Called outside before each run.
     prepare: Option<Prepare<'a>>,
-    /// A function that pauses has nobody to wake it.
-    wakes_when_paused: bool,
+    when_paused: WhenPaused,
+    /// It was stopped in the middle since it paused last.
+    was_preempted: bool,
+}
+
+/// Who wakes the task of a function that has paused.
+enum WhenPaused {
+    /// We do: there is nobody else.
+    Wake,
+    /// What it waits for, unless a wake-up may have been taken for ours while the function was still running: one that
+    /// comes between two quanta leaves no trace.
+    WakeIfPreempted,
+    /// What it waits for, and itself.
+    Wait,
 }
 
 type Prepare<'a> = Box<dyn FnMut(&Waker) + Send + 'a>;
@@ -84,7 +98,8 @@ impl<'a, T: Send + 'a> PreemptiveFuture<'a, T> {
             function: Function::Unstarted(Box::new(function)),
             quantum_us: budget_us(quantum).max(1),
             prepare: None,
-            wakes_when_paused: true,
+            when_paused: WhenPaused::Wake,
+            was_preempted: false,
         }
     }
 
@@ -111,12 +126,18 @@ impl<'a, T: Send + 'a> Future for PreemptiveFuture<'a, T> {
             prepare(context.waker());
         }
         let linger = self.run()?;
-        let waits = linger.yielded() && !self.wakes_when_paused;
+        let is_preempted = !linger.yielded();
         match linger {
             Linger::Completion(result) => Poll::Ready(Ok(result)),
             linger => {
                 self.function = Function::Started(linger);
-                if !waits {
+                let was_preempted = std::mem::replace(&mut self.was_preempted, is_preempted);
+                let wakes = match self.when_paused {
+                    WhenPaused::Wake => true,
+                    WhenPaused::WakeIfPreempted => is_preempted || was_preempted,
+                    WhenPaused::Wait => is_preempted,
+                };
+                if wakes {
                     context.waker().wake_by_ref();
                 }
                 Poll::Pending
@@ -139,7 +160,9 @@ impl<T> std::fmt::Debug for PreemptiveFuture<'_, T> {
 /// A future of what `fun` returns as [`Poll::Ready`], preempted after `us` microseconds of each poll.
 ///
 /// `fun` is called at the first poll, and again at the first poll after each time that it has returned
-/// [`Poll::Pending`]: it has to see to it that the task is woken.
+/// [`Poll::Pending`]: it has to see to it that the task is woken. If it was preempted before it returned
+/// [`Poll::Pending`], it is called again without that, since the wake-up may have come meanwhile: what computes for
+/// longer than `us` before it finds that it has to wait is better a future under [`preemptive`].
 ///
 /// # Examples
 ///
@@ -216,7 +239,8 @@ where
             // What was not called is dropped without the lock.
             let _unused = lock(&outside).replace(first);
         })),
-        wakes_when_paused: false,
+        when_paused: WhenPaused::WakeIfPreempted,
+        was_preempted: false,
     }
 }
 
@@ -252,7 +276,8 @@ where
         function: Function::Unstarted(Box::new(move || inside.run(future))),
         quantum_us: budget_us(quantum).max(1),
         prepare: Some(Box::new(move |waker| outside.set(waker))),
-        wakes_when_paused: false,
+        when_paused: WhenPaused::Wait,
+        was_preempted: false,
     }
 }
 
@@ -260,6 +285,8 @@ where
 #[derive(Default)]
 struct Outside {
     waker: Mutex<Option<Arc<InnerWaker>>>,
+    /// The future was woken since its last poll began. The task may have slept, and been polled, since then.
+    is_woken: Arc<AtomicBool>,
     #[cfg(feature = "tokio")]
     runtime: std::sync::OnceLock<Option<tokio::runtime::Handle>>,
 }
@@ -269,7 +296,8 @@ impl Outside {
     fn set(&self, waker: &Waker) {
         let mut current = lock(&self.waker);
         if !current.as_ref().is_some_and(|current| current.wakes_as(waker)) {
-            *current = Some(Arc::new(InnerWaker(Some(waker.clone()))));
+            let (waker, is_woken) = (Some(waker.clone()), Arc::clone(&self.is_woken));
+            *current = Some(Arc::new(InnerWaker { waker, is_woken }));
         }
         #[cfg(feature = "tokio")]
         self.runtime.get_or_init(|| tokio::runtime::Handle::try_current().ok());
@@ -286,29 +314,39 @@ impl Outside {
         let _runtime = self.runtime.get().and_then(Option::as_ref).map(tokio::runtime::Handle::enter);
         let mut future = pin!(future);
         loop {
+            self.is_woken.store(false, Release);
             let current = self.current();
             let waker = current.clone().map_or_else(|| Waker::noop().clone(), Waker::from);
             if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return output;
             }
-            // If another task has polled us meanwhile, the future is to know that one's waker. It cannot happen
-            // between this look and the pause.
+            // If another task has polled us meanwhile, the future is to know that one's waker. If it was woken, in
+            // an earlier quantum, then that was all that the task heard of it: it hears it again. Neither can happen
+            // between the look and the pause without another poll.
             no_preempt(|| {
-                if self.current().as_ref().map(Arc::as_ptr) == current.as_ref().map(Arc::as_ptr) {
-                    pause();
+                if self.current().as_ref().map(Arc::as_ptr) != current.as_ref().map(Arc::as_ptr) {
+                    return;
                 }
+                if self.is_woken.swap(false, AcqRel) {
+                    waker.wake_by_ref();
+                }
+                pause();
             });
         }
     }
 }
 
 /// The waker that a future inside a function sees: the executor's, used unpreempted, since that takes the executor's
-/// locks. None: it has been dropped.
-struct InnerWaker(Option<Waker>);
+/// locks.
+struct InnerWaker {
+    /// None: it has been dropped.
+    waker: Option<Waker>,
+    is_woken: Arc<AtomicBool>,
+}
 
 impl InnerWaker {
     fn wakes_as(&self, waker: &Waker) -> bool {
-        self.0.as_ref().is_some_and(|own| own.will_wake(waker))
+        self.waker.as_ref().is_some_and(|own| own.will_wake(waker))
     }
 }
 
@@ -318,7 +356,8 @@ impl Wake for InnerWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(waker) = &self.0 {
+        self.is_woken.store(true, Release);
+        if let Some(waker) = &self.waker {
             no_preempt(|| waker.wake_by_ref());
         }
     }
@@ -326,7 +365,7 @@ impl Wake for InnerWaker {
 
 impl Drop for InnerWaker {
     fn drop(&mut self) {
-        let waker = self.0.take();
+        let waker = self.waker.take();
         no_preempt(|| drop(waker));
     }
 }
