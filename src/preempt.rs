@@ -378,7 +378,10 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
             let thread = Thread::current();
             let thread_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
             let own_mask = has_own_mask(thread, uc, thread_mask);
+            // The frame is ours no longer: from here on a handler finds the function's own code, or comes too early.
+            (&raw mut (*gotcha::this()).interrupted).write_volatile(std::ptr::null_mut());
             raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
+            (&raw mut (*gotcha::this()).interrupted).write_volatile(uc.cast());
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;
             let now_ns = deadline::now_ns();

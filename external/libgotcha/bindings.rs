@@ -40,10 +40,11 @@ pub struct libgotcha_thread {
     pub stack_is_own: u8,
     pub stack_in_force: u8,
     pub shell: i32,
+    pub interrupted: *mut ::core::ffi::c_void,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 144usize];
+    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 152usize];
     ["Alignment of libgotcha_thread"][::core::mem::align_of::<libgotcha_thread>() - 8usize];
     ["Offset of field: libgotcha_thread::table"][::core::mem::offset_of!(libgotcha_thread, table) - 0usize];
     ["Offset of field: libgotcha_thread::defer"][::core::mem::offset_of!(libgotcha_thread, defer) - 8usize];
@@ -80,6 +81,8 @@ const _: () = {
     ["Offset of field: libgotcha_thread::stack_in_force"]
         [::core::mem::offset_of!(libgotcha_thread, stack_in_force) - 137usize];
     ["Offset of field: libgotcha_thread::shell"][::core::mem::offset_of!(libgotcha_thread, shell) - 140usize];
+    ["Offset of field: libgotcha_thread::interrupted"]
+        [::core::mem::offset_of!(libgotcha_thread, interrupted) - 144usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 
@@ -130,6 +131,57 @@ static void nothing(void *unused) {
 	(void) unused;
 }
 
+/* ------------------------------------------------------------------ one signal only */
+
+/* One that comes while the function waits interrupts its call, whatever the library is doing just then with the kernel
+ * thread: in its handler, between slices, about to go on. Blocked outside, so that it is the function's. */
+enum { ROUNDS = 500 };
+static long main_tid;
+static _Atomic int waits;
+
+static bool is_reading(void) {
+	char path[64], line[64];
+	snprintf(path, sizeof path, "/proc/self/task/%ld/syscall", main_tid);
+	FILE *file = fopen(path, "r");
+	CHECK(file);
+	bool is = fgets(line, sizeof line, file) && !strncmp(line, "0 0x", 4);
+	fclose(file);
+	return is;
+}
+
+static void *send_one_at_a_time(void *unused) {
+	(void) unused;
+	unsigned random = 1;
+	for (int i = 0; i < ROUNDS; i++) {
+		while (!waits || !is_reading())
+			usleep(50);
+		waits = 0;
+		random = random * 1103515245 + 12345;
+		usleep(random >> 16 & 255);
+		pthread_kill(main_thread, SIGUSR1);
+	}
+	return NULL;
+}
+
+static void block(int how) {
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	CHECK(!pthread_sigmask(how, &set, NULL));
+}
+
+static void read_often(void *unused) {
+	(void) unused;
+	block(SIG_UNBLOCK);
+	for (int i = 0; i < ROUNDS; i++) {
+		int before = handled;
+		waits = 1;
+		errno = 0;
+		CHECK(reads() == -1 && errno == EINTR && handled == before + 1);
+	}
+	block(SIG_BLOCK);
+}
+
 int main(void) {
 	CHECK(!pipe(ends) && !pipe(other_ends));
 	run(nothing, NO_LIMIT);
@@ -155,6 +207,13 @@ int main(void) {
 	install(SIGUSR1, SA_RESTART);
 	run(read_on, 200);
 	is_over = 1;
+	CHECK(!pthread_join(sender, NULL));
+
+	install(SIGUSR1, 0);
+	main_tid = syscall(SYS_gettid);
+	block(SIG_BLOCK);
+	CHECK(!pthread_create(&sender, NULL, send_one_at_a_time, NULL));
+	run(read_often, 100);
 	CHECK(!pthread_join(sender, NULL));
 	return 0;
 }

@@ -41,6 +41,7 @@ struct libgotcha_thread {
 	uint8_t stack_is_own;   /* 136: code on this TCB has set an alternate signal stack, which is... */
 	uint8_t stack_in_force; /* 137: ...in force; else what was before is */
 	int32_t shell;          /* 140: the child of a system() that is waiting here, or 0 */
+	void *interrupted;      /* 144: a ucontext_t: what goes on here after the preemption signal's handler; else NULL */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 

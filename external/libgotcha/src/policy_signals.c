@@ -196,13 +196,24 @@ static bool is_interruptible(const greg_t *registers) {
  * knows of our own handler only, the preemption signal's, nor where a preemption has interrupted the call before: then the
  * code stands in front of the call's instruction, to repeat it. Code that is only about to make the call looks the
  * same; for it the signal has come a moment later than it did. */
-static void interrupt_call(ucontext_t *context) {
+static void interrupt_call_of(ucontext_t *context) {
 	greg_t *registers = context->uc_mcontext.gregs;
 	static const uint8_t instruction[] = { 0x0f, 0x05 };
 	if (is_interruptible(registers) && !memcmp((void *) registers[REG_RIP], instruction, sizeof instruction)) {
 		registers[REG_RAX] = -EINTR;
 		registers[REG_RIP] += sizeof instruction;
 	}
+}
+
+/* Where the preemption signal has come first, its handler is what this one has interrupted, at its entry if both came
+ * while the call waited; the call is that of the code below, which may be stopped before it goes on. */
+static void interrupt_call(ucontext_t *context) {
+	const greg_t *registers = context->uc_mcontext.gregs;
+	interrupt_call_of(context);
+	if (registers[REG_RIP] == (greg_t) gotcha_signal_entry)
+		interrupt_call_of((ucontext_t *) registers[REG_RDX]);
+	else if (THIS.interrupted && THIS.interrupted != context)
+		interrupt_call_of(THIS.interrupted);
 }
 
 /* Entered with preemption deferred once more, which ends here. A preemption is not made up for: a function stopped in this frame, which is the kernel's, would leave
@@ -237,7 +248,11 @@ void gotcha_deliver_deferred(int signal, siginfo_t *info, void *context) {
 }
 
 void gotcha_signal_deferred(int signal, siginfo_t *info, void *context) {
+	void *outer = THIS.interrupted;
+	THIS.interrupted = context;
 	gotcha_callbacks.signal(signal, info, context);
+	/* with preemption deferred it comes back, on the same TCB */
+	THIS.interrupted = outer;
 }
 
 bool libgotcha_forward_signal(int signal, siginfo_t *info, void *context) {

@@ -318,6 +318,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->pending = state->mask_changed = state->stack_is_own = state->stack_in_force = 0;
 	state->handlers = state->sections = 0;
 	state->streams_locked = 0;
+	state->interrupted = NULL;
 	state->calls_end = state->calls;
 	gotcha_shell_abandon(state);
 	gotcha_locks_forget(state);
