@@ -12,8 +12,9 @@ use gotcha::libgotcha_callbacks;
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use libsignal::SignalSet;
 use libtimetravel::raw::{self, Gate, Return};
+use std::cell::UnsafeCell;
 use std::io::Write;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Tells the layer below which signal is ours; before it looks at the program's dispositions.
 ///
@@ -158,7 +159,7 @@ unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
     if is_over && !resumed {
         return true;
     }
-    let look_at_ns = if is_over { now_ns + RETRY_NS } else { deadline_ns };
+    let look_at_ns = if is_over { now_ns + thread.patience.take_ns() } else { deadline_ns };
     if !thread.is_armed_for(now_ns, look_at_ns) {
         thread.arm(now_ns, look_at_ns);
     }
@@ -167,9 +168,55 @@ unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
 
 // ---------------------------------------------------------------------------------- the handler
 
-/// Where an interruption cannot be used, look again after this long. Never "as soon as possible": the
-/// signal is not masked in its handler, and frames would pile up.
-const RETRY_NS: u64 = 20_000;
+/// How soon to look again where an interruption cannot be used, or the function has yet to run. Never "as soon as
+/// possible": the signal is not masked in its handler, and frames would pile up.
+///
+/// Twice as long each time until the function gets on: where system calls are slow, under a tracer, the timer may expire
+/// again before the handler has returned, and so on for ever.
+#[derive(Default)]
+pub(crate) struct Patience {
+    tries: AtomicU32,
+    /// Where the function stood when it was last let go on late.
+    registers: UnsafeCell<[i64; REGISTERS]>,
+}
+
+/// The general ones, the instruction pointer and flags: the first of `gregset_t`.
+const REGISTERS: usize = libc::REG_EFL as usize + 1;
+
+const SHORTEST_WAIT_NS: u64 = 20_000;
+const MOST_DOUBLINGS: u32 = 6;
+
+impl Patience {
+    fn take_ns(&self) -> u64 {
+        let tries = self.tries.load(Relaxed);
+        self.tries.store((tries + 1).min(MOST_DOUBLINGS), Relaxed);
+        SHORTEST_WAIT_NS << tries
+    }
+
+    /// Context: the handler of the kernel thread that it belongs to, preemption deferred.
+    unsafe fn note(&self, uc: *const ucontext_t) {
+        if self.tries.load(Relaxed) != 0 {
+            // SAFETY: the kernel's frame; nobody else uses the copy.
+            unsafe { self.registers.get().write(registers(uc)) };
+        }
+    }
+
+    /// Context: as above. A function that has done nothing looks the same, and so does one that spins: it gets turns
+    /// that are longer, up to 1.3 ms, if it is resumed for less than it takes to resume it.
+    unsafe fn forget_if_it_got_on(&self, uc: *const ucontext_t) {
+        // SAFETY: as above.
+        if self.tries.load(Relaxed) != 0 && unsafe { self.registers.get().read() != registers(uc) } {
+            self.tries.store(0, Relaxed);
+        }
+    }
+}
+
+unsafe fn registers(uc: *const ucontext_t) -> [i64; REGISTERS] {
+    // SAFETY: the caller's: the kernel's frame.
+    let all = unsafe { &(*uc).uc_mcontext.gregs };
+    std::array::from_fn(|index| all[index])
+}
+
 /// A handler that comes early by less than this waits; otherwise it arms the timer again.
 const LONGEST_WAIT_NS: u64 = 3_000;
 
@@ -203,8 +250,10 @@ unsafe fn judge(thread: *mut Thread, uc: *const ucontext_t, now_ns: u64) -> Verd
             deadline_ns,
         )
     };
+    // SAFETY: the thread is this one.
+    let look_again = || Verdict::LookAgainAt(now_ns + unsafe { (*thread).patience.take_ns() });
     if raw::return_window().contains(&pc) {
-        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+        return look_again();
     }
     if now_ns < deadline_ns {
         if deadline_ns - now_ns > LONGEST_WAIT_NS {
@@ -216,11 +265,11 @@ unsafe fn judge(thread: *mut Thread, uc: *const ucontext_t, now_ns: u64) -> Verd
     }
     // SAFETY: compares addresses only.
     if unsafe { gotcha::libgotcha_is_shared_code(pc) } {
-        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+        return look_again();
     }
     let alternate = stack.ss_flags & libc::SS_DISABLE == 0;
     if alternate && sp.wrapping_sub(stack.ss_sp as usize) < stack.ss_size {
-        return Verdict::LookAgainAt(now_ns + RETRY_NS);
+        return look_again();
     }
     Verdict::Preempt
 }
@@ -319,6 +368,7 @@ unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) -> bo
                 false
             }
             Verdict::Preempt => {
+                (*thread).patience.forget_if_it_got_on(uc);
                 leave_from_handler(thread, uc);
                 true
             }
@@ -369,7 +419,7 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
     }
 }
 
-/// Leaves the handler for the function's own code, which was stopped and `resumed`, or not.
+/// Leaves the handler for the function's own code.
 unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
     // SAFETY: on_signal's context: the frame is the kernel's and below us on this stack, preemption is
     // deferred by us, and nothing on the stack in between needs to be dropped.
@@ -387,6 +437,8 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
             let now_ns = deadline::now_ns();
             if is_due(Thread::current(), now_ns, resumed) {
                 resumed = on_expiry(Thread::current(), uc, now_ns);
+            } else {
+                (*Thread::current()).patience.note(uc);
             }
         }
     }
@@ -527,7 +579,7 @@ unsafe extern "C" fn postpone() {
     let now_ns = deadline::now_ns();
     // SAFETY: a function's TCB names the kernel thread that runs it.
     let (thread, deadline_ns) = unsafe { (&*thread, (*thread).deadline_ns.load(Relaxed)) };
-    let look_at_ns = deadline_ns.max(now_ns + RETRY_NS);
+    let look_at_ns = deadline_ns.max(now_ns + SHORTEST_WAIT_NS);
     if !thread.is_armed_for(now_ns, look_at_ns) {
         thread.arm(now_ns, look_at_ns);
     }

@@ -2,7 +2,7 @@
 
 use crate::deadline::{Alarm, NEVER};
 use crate::error::{ErrnoGuard, Error};
-use crate::preempt;
+use crate::preempt::{self, Patience};
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
@@ -40,6 +40,7 @@ pub(crate) struct Thread {
     /// The preemption signal is blocked in the kernel: the program has it blocked, and one is pending.
     pub(crate) mask_is_blocked: AtomicBool,
     alarm: UnsafeCell<Option<Alarm>>,
+    pub(crate) patience: Patience,
     entry: &'static Entry,
     pub(crate) held: UnsafeCell<Vec<Foreign>>,
     /// Its alternate signal stack, if that is ours.
@@ -110,6 +111,7 @@ impl Thread {
             mask_is_unknown: AtomicBool::new(preempt::in_handler()),
             mask_is_blocked: AtomicBool::new(false),
             alarm: UnsafeCell::new(None),
+            patience: Patience::default(),
             entry,
             held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
             _alternate_stack: AlternateStack::provide()?,

@@ -1,5 +1,5 @@
-//! Tools that look into programs from outside: valgrind's memcheck reports the errors of functions and no others, and
-//! perf names what they run. (gdb: tests/debugger.rs.)
+//! Tools that look into programs from outside: valgrind's memcheck reports the errors of functions and no others, perf
+//! names what they run, and functions get on under strace. (gdb: tests/debugger.rs.)
 
 #[path = "support/c.rs"]
 mod c;
@@ -100,6 +100,22 @@ fn memcheck_reports_errors_inside() {
             assert!(text.contains(report) && text.contains(": make_error (memcheck.c:"), "{engine}, {error}:\n{text}");
             assert!(text.contains("1 errors from 1 contexts"), "{engine}, {error}:\n{text}");
         }
+    }
+}
+
+// ---------------------------------------------------------------------------------- strace
+
+/// Each system call of ours takes longer than a slice, setting the timer too.
+#[test]
+fn functions_get_on_under_strace() {
+    if !is_installed("strace") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    build(folder.path(), "traced", &[]);
+    for engine in ENGINES {
+        let output = run(folder.path(), engine, &[], &["strace", "-f", "-o", "trace", "./traced"]);
+        assert!(output.status.success(), "{engine}: {}\n{}", output.status, text(&output));
     }
 }
 
