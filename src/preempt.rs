@@ -43,6 +43,7 @@ pub(crate) fn set_callbacks() {
         silence: Some(silence),
         signal: Some(on_signal),
         take_own_signal: Some(take_own_signal),
+        take_held: Some(take_held),
         send: Some(thread::send),
         postpone: Some(postpone),
         expiries_lost: Some(thread::wake_all),
@@ -569,6 +570,19 @@ unsafe extern "C" fn take_own_signal(info: *mut siginfo_t) -> bool {
         }
     }
     false
+}
+
+/// See libgotcha_callbacks. Context: a TCB of a kernel thread that launches; to take one, the signal blocked.
+unsafe extern "C" fn take_held(info: *mut siginfo_t) -> bool {
+    // SAFETY: this kernel thread's record; with the signal blocked no handler uses the list.
+    unsafe {
+        let held = (*Thread::current()).held.get();
+        let is_held = !(*held).is_empty();
+        if is_held && !info.is_null() {
+            *info = (*held).remove(0).info;
+        }
+        is_held
+    }
 }
 
 /// A preemption has become due, in a frame that cannot be stopped in: the timer finds a better one.

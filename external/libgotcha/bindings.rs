@@ -176,6 +176,7 @@ pub struct libgotcha_callbacks {
         unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
     >,
     pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *mut siginfo_t) -> bool>,
+    pub take_held: ::core::option::Option<unsafe extern "C" fn(arg1: *mut siginfo_t) -> bool>,
     pub send: ::core::option::Option<unsafe extern "C" fn(tid: i32, arg1: *const siginfo_t) -> bool>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
@@ -185,7 +186,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 120usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 128usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -204,12 +205,14 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::signal"][::core::mem::offset_of!(libgotcha_callbacks, signal) - 72usize];
     ["Offset of field: libgotcha_callbacks::take_own_signal"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_own_signal) - 80usize];
-    ["Offset of field: libgotcha_callbacks::send"][::core::mem::offset_of!(libgotcha_callbacks, send) - 88usize];
+    ["Offset of field: libgotcha_callbacks::take_held"]
+        [::core::mem::offset_of!(libgotcha_callbacks, take_held) - 88usize];
+    ["Offset of field: libgotcha_callbacks::send"][::core::mem::offset_of!(libgotcha_callbacks, send) - 96usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
-        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 96usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 104usize];
     ["Offset of field: libgotcha_callbacks::expiries_lost"]
-        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 104usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 112usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 112usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 120usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -130,6 +130,45 @@ WAITS(sigwait, int signal = 0; REQUIRE(!sigwait(&usr1, &signal) && signal == SIG
 WAITS(sigwaitinfo, siginfo_t info; REQUIRE(sigwaitinfo(&usr1, &info) == SIGUSR1))
 WAITS(sigtimedwait, siginfo_t info; struct timespec limit = { 5, 0 }; REQUIRE(sigtimedwait(&usr1, &info, &limit) == SIGUSR1))
 
+/* The preemption signal that has come while it is blocked is pending, and found without waiting. */
+static void find_pending(void *unused) {
+	(void) unused;
+	siginfo_t info;
+	struct timespec zero = { 0, 0 };
+	sigset_t alrm, pending;
+	sigemptyset(&alrm);
+	sigaddset(&alrm, SIGALRM);
+	REQUIRE(!sigprocmask(SIG_BLOCK, &alrm, NULL));
+	for (int i = 0; i < 1000; i++) {
+		REQUIRE(!sigpending(&pending) && !sigismember(&pending, SIGALRM));
+		REQUIRE(sigtimedwait(&alrm, &info, &zero) == -1 && errno == EAGAIN);
+		REQUIRE(!(i & 1 ? raise(SIGALRM) : kill(getpid(), SIGALRM)));
+		REQUIRE(!sigpending(&pending) && sigismember(&pending, SIGALRM));
+		switch (i % 3) {
+		case 0:
+			REQUIRE(sigtimedwait(&alrm, &info, &zero) == SIGALRM && info.si_pid == getpid(), i);
+			break;
+		case 1:
+			REQUIRE(sigwaitinfo(&alrm, &info) == SIGALRM && info.si_pid == getpid(), i);
+			break;
+		case 2: {
+			int signal = 0;
+			REQUIRE(!sigwait(&alrm, &signal) && signal == SIGALRM, i);
+		}
+		}
+	}
+	REQUIRE(!sigprocmask(SIG_UNBLOCK, &alrm, NULL));
+}
+static void check_sigpending(void) {
+	/* outside too: what is sent to the process may arrive there, between two slices */
+	sigset_t alrm;
+	sigemptyset(&alrm);
+	sigaddset(&alrm, SIGALRM);
+	REQUIRE(!sigprocmask(SIG_BLOCK, &alrm, NULL));
+	inside(find_pending, NULL);
+	find_pending(NULL);
+}
+
 /* ------------------------------------------------------------------ sending */
 
 /* An expiry that is pending in the target does not swallow what the program sends. */
@@ -249,7 +288,7 @@ const struct check checks[] = {
 	SAME(sigaction), SAME(signal), { "sysv_signal", "__sysv_signal", check_sysv_signal }, SAME(sigset), SAME(sigignore), SAME(siginterrupt),
 	SAME(pthread_sigmask), SAME(sigprocmask), { "sighold", "sighold,sigrelse", check_sighold }, { "sigset_hold", "sigset", check_sigset_hold },
 	SAME(sigblock), SAME(sigsetmask),
-	SAME(sigsuspend), SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
+	SAME(sigsuspend), { "sigpending", "sigpending,sigtimedwait,sigwaitinfo", check_sigpending }, SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
 	SAME(pthread_kill), SAME(tgkill),
 	{ "handlers", "signal", check_handlers },
 	SAME(sigaltstack), { "given_back", "setitimer,alarm", check_given_back }, SAME(ualarm),

@@ -116,6 +116,9 @@ struct libgotcha_callbacks {
 	/* A signal that the program has waited for: takes an expiry of the control library's own timers. One that stands
 	 * for what `send` has taken over becomes that. */
 	bool (*take_own_signal)(siginfo_t *);
+	/* Takes one of the program's preemption signals that are held until the program unblocks it: it waits for it, the
+	 * signal is blocked in the kernel, too. NULL: only tells whether there is one. */
+	bool (*take_held)(siginfo_t *);
 	/* The program sends the preemption signal to a thread of this process. True: that is going to get it; else it
 	 * is to be sent before the lock of signals is released, under which this is called. */
 	bool (*send)(int32_t tid, const siginfo_t *);

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum { SIGACTION, SIGNAL, SYSV_SIGNAL, SIGSET, SIGIGNORE, PTHREAD_SIGMASK, SIGPROCMASK, SIGHOLD, SIGRELSE, SIGBLOCK,
-	SIGSETMASK, SIGSUSPEND, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, TGKILL, SIGALTSTACK, SETITIMER, ALARM, UALARM };
+	SIGSETMASK, SIGSUSPEND, SIGPENDING, SIGWAIT, SIGWAITINFO, SIGTIMEDWAIT, SIGINTERRUPT, RAISE, PTHREAD_KILL, PTHREAD_SIGQUEUE, TGKILL, SIGALTSTACK, SETITIMER, ALARM, UALARM };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -698,9 +698,11 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 				gotcha_callbacks.silence();
 			raw_mask(SIG_BLOCK, &preemption, &saved);
 		}
-		long result = raw_syscall(SYS_rt_sigtimedwait, (long) &mask, (long) &found, (long) (timeout ? &left : NULL), sizeof mask);
+		bool is_held = preemption && gotcha_callbacks.take_held && gotcha_callbacks.take_held(&found);
+		long result = is_held ? gotcha_preemption_signal : raw_syscall(SYS_rt_sigtimedwait, (long) &mask, (long) &found,
+			(long) (timeout ? &left : NULL), sizeof mask);
 		deferred_enter();
-		bool expiry = preemption && result == gotcha_preemption_signal
+		bool expiry = preemption && !is_held && result == gotcha_preemption_signal
 			&& gotcha_callbacks.take_own_signal && gotcha_callbacks.take_own_signal(&found);
 		if (preemption)
 			raw_mask(SIG_SETMASK, &saved, NULL);
@@ -711,6 +713,18 @@ static int wait_for(const sigset_t *set, siginfo_t *info, const struct timespec 
 			*info = found;
 		return result;
 	}
+}
+
+static int signals_sigpending(sigset_t *set) {
+	uint64_t pending;
+	long error = raw_syscall(SYS_rt_sigpending, (long) &pending, sizeof pending, 0, 0);
+	if (error)
+		return with_errno(-error);
+	memset(set, 0, sizeof *set);
+	if (is_launching_thread() && gotcha_callbacks.take_held && gotcha_callbacks.take_held(NULL))
+		pending |= bit(gotcha_preemption_signal);
+	*(uint64_t *) set = pending;
+	return 0;
 }
 
 static int signals_sigwait(const sigset_t *set, int *signal) {
@@ -883,6 +897,7 @@ static struct row rows[] = {
 	[SIGSUSPEND] = { "sigsuspend", signals_sigsuspend, true },
 	[SIGWAIT] = { "sigwait", signals_sigwait, true },
 	[SIGWAITINFO] = { "sigwaitinfo", signals_sigwaitinfo, true },
+	[SIGPENDING] = { "sigpending", signals_sigpending },
 	[SIGTIMEDWAIT] = { "sigtimedwait", signals_sigtimedwait, true },
 	[RAISE] = { "raise", signals_raise, true },
 	[PTHREAD_KILL] = { "pthread_kill", signals_pthread_kill, true },
