@@ -1,5 +1,5 @@
 //! The README's programs in C and C++, as they stand there, compile without warnings, link, and do what they say. (The
-//! one in Rust is a documentation test of the crate.)
+//! one in Rust is a documentation test of the crate. With the README's own commands: .ci/readme.)
 
 #[path = "support/c.rs"]
 mod c;

@@ -1,7 +1,7 @@
 /* A control library that counts, by libset, the calls which are carried out in the starting libset: the
  * allocator's, the environment's and the like. And a program that uses it.
  *
- *	cargo build -p gotcha
+ *	cargo build -p libgotcha
  *	cc -Iinclude examples/count_calls.c target/debug/build/gotcha-*\/out/libgotcha.a -o count_calls
  *
  * Only libgotcha.h is used. The work runs on the kernel thread's own stack and thread control block: it is

@@ -30,5 +30,8 @@ fn bindings_are_current() {
         std::fs::write("bindings.rs", &generated).expect("bindings.rs can be written");
     }
     let committed = std::fs::read_to_string("bindings.rs").expect("bindings.rs is committed");
-    assert!(committed == generated, "bindings.rs is stale: GOTCHA_REGENERATE=1 cargo test -p gotcha --test bindings");
+    assert!(
+        committed == generated,
+        "bindings.rs is stale: GOTCHA_REGENERATE=1 cargo test -p libgotcha --test bindings"
+    );
 }
