@@ -416,6 +416,14 @@ fn opened_at_run_time() {
 }
 
 #[test]
+fn second_copy_of_the_library() {
+    let folder = scratch();
+    let copy = folder.path().join("libsecond.so");
+    std::fs::copy(library_folder().join("libinger.so"), &copy).expect("the folder is new");
+    passes("second.c", &[copy.to_str().expect("a path that is text")]);
+}
+
+#[test]
 fn streams() {
     in_each_variant("streams.c", |what, program| {
         let folder = scratch();
