@@ -39,6 +39,40 @@ fn tests_that_limits_names_exist() {
     assert!(checked > 50, "{checked} tests are named");
 }
 
+/// Files below these folders.
+fn files_below(folders: &[&str]) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = folders.iter().map(PathBuf::from).collect();
+    while let Some(position) = found.iter().position(|path| path.is_dir()) {
+        let folder = found.swap_remove(position);
+        found.extend(std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()));
+    }
+    found
+}
+
+/// In the last column of the table of invariants: files, tests in whatever file, and parts of their names.
+#[test]
+fn tests_of_invariants_exist() {
+    let architecture = read("ARCHITECTURE.md");
+    let files = files_below(&["tests", "external/libgotcha/tests", "external/libtimetravel/tests"]);
+    let texts: String =
+        files.iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).expect("a file")).into_owned()).collect();
+    let mut checked = 0;
+    for row in architecture.lines().filter(|line| line.starts_with("| I")) {
+        let column = row.trim_end_matches(" |").rsplit(" | ").next().expect("a column");
+        for word in column.split('`').skip(1).step_by(2) {
+            let is_file = word.ends_with(".rs") || word.ends_with(".c");
+            let found = if is_file {
+                files.iter().any(|path| path.ends_with(word))
+            } else {
+                texts.contains(word.trim_matches('.'))
+            };
+            assert!(found, "{row}: there is no {word}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked} tests are named");
+}
+
 // ---------------------------------------------------------------------------------- links
 
 /// As GitHub makes them.
