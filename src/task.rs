@@ -256,8 +256,7 @@ impl Task {
     pub(crate) unsafe fn prepare(task: *mut Task, function: Function, argument: *mut c_void, reserved_bytes: usize) {
         // SAFETY: the caller's promise: nobody else uses the task.
         unsafe {
-            gotcha::libgotcha_group_prepare((*task).group);
-            let copy = gotcha::libgotcha_group_function((*task).group, function as *mut c_void);
+            let copy = gotcha::libgotcha_group_prepare((*task).group, function as *mut c_void);
             // The libset's copy of a library's function, if it is one, has the same type.
             (*task).function = Some(std::mem::transmute::<*mut c_void, Function>(copy));
             (*task).argument = argument;
@@ -566,7 +565,9 @@ impl Task {
             (*task).launcher_own_mask = own_mask.then(libsignal::thread_mask);
             (*task).state = State::Running;
             Task::adopt(task, thread);
-            Task::install_stacks((*task).innermost, task);
+            if (*task).innermost != task || (*(*task).tls).stack_is_own != 0 {
+                Task::install_stacks((*task).innermost, task);
+            }
             Task::set_deadlines(task, thread, budget_us);
             if fresh {
                 raw::enter(&mut host, &mut (*task).context, (*task).stack_top, body, task.cast())

@@ -124,13 +124,10 @@ unsafe extern "C" {
     pub fn libgotcha_group_threads(group: ::core::ffi::c_long) -> usize;
 }
 unsafe extern "C" {
-    pub fn libgotcha_group_function(
+    pub fn libgotcha_group_prepare(
         group: ::core::ffi::c_long,
         function: *mut ::core::ffi::c_void,
     ) -> *mut ::core::ffi::c_void;
-}
-unsafe extern "C" {
-    pub fn libgotcha_group_prepare(group: ::core::ffi::c_long);
 }
 unsafe extern "C" {
     pub fn libgotcha_group_finish(group: ::core::ffi::c_long);

@@ -66,11 +66,9 @@ struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
 void libgotcha_tcb_finish(void);
 /* The number of threads that code of `group` has started and that have not ended. */
 size_t libgotcha_group_threads(long group);
-/* What a call of `function`, an address in base, is to run in `group`. */
-void *libgotcha_group_function(long group, void *function);
-/* Before a function starts in `group`, in a bracket, and before libgotcha_group_function(): gives it copies of the
- * libraries that the program has opened since, and the program's current locale. */
-void libgotcha_group_prepare(long group);
+/* Before a function starts in `group`, in a bracket: gives it copies of the libraries that the program has opened since,
+ * and the program's current locale.  Returns what a call of `function`, an address in base, is to run there. */
+void *libgotcha_group_prepare(long group, void *function);
 /* After a function has ended in `group`, in a bracket: writes out the streams that it left open, unless threads that
  * it has started may use them. */
 void libgotcha_group_finish(long group);

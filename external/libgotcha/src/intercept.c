@@ -122,13 +122,12 @@ static void *entry_for(const struct libset *set, const struct slot *slot) {
 	return slot->everywhere ? slot->everywhere : gotcha_translate(set, slot->function);
 }
 
-void *libgotcha_group_function(long group, void *function) {
+void *gotcha_function_in(const struct libset *set, void *function) {
 	const struct row *row = gotcha_policy_find(function);
 	if (row)
 		return row->wrapper ? row->wrapper : function;
 	struct object *home = gotcha_object_at((uintptr_t) function);
-	struct libset *set = gotcha_libset(group);
-	if (!set || !home)
+	if (!home)
 		return function;
 	void *trampoline = home->kind == OBJECT_SHARED ? gotcha_trampoline(function) : NULL;
 	return trampoline ? trampoline : gotcha_translate(set, function);

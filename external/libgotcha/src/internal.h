@@ -178,6 +178,8 @@ struct libset {
 	struct exit_registration *_Atomic exit_registrations;   /* made by its code since it was pristine */
 	_Atomic int live_threads;       /* started by its code and not finished */
 	bool has_function;              /* one that has been prepared and has not returned */
+	void *function, *function_copy; /* the last one that was prepared, what it is here... */
+	size_t function_objects_len;    /* ...and how many objects there were then */
 	_Atomic bool handles_signals;   /* its code has installed handlers, or set a timer of the process... */
 	struct timer_registration *_Atomic timers;      /* ...or made timers, since it was pristine */
 	_Atomic uint64_t keys[16];      /* bit by bit: made by its code since it was pristine, and not deleted */
@@ -198,6 +200,8 @@ void gotcha_libset_find_libc(struct libset *);
 void *gotcha_translate(const struct libset *set, const void *address);
 /* The libset whose C library holds `address`, or NULL. */
 struct libset *gotcha_libset_of_libc_address(uintptr_t address);
+/* What a call of `function`, an address in base, is to run in `set`. */
+void *gotcha_function_in(const struct libset *set, void *function);
 /* Gives `set` its copies of what base has opened since; constructors run on `tcb`. Under the lock. */
 int gotcha_libset_extend(struct libset *set, uintptr_t tcb);
 /* Is `address` in a copy that belongs to `set`? */

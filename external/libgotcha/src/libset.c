@@ -612,7 +612,7 @@ static bool wants_locale(const struct libset *set) {
 	return set->locale_generation != gotcha_locale_generation || set->locale_lost;
 }
 
-void libgotcha_group_prepare(long group) {
+void *libgotcha_group_prepare(long group, void *function) {
 	struct libset *set = gotcha_libset(group);
 	set->has_function = true;
 	if (unlikely(wants_locale(set) || set->extended_to != gotcha_objects_len)) {
@@ -627,6 +627,13 @@ void libgotcha_group_prepare(long group) {
 		gotcha_unlock();
 		gotcha_hosted_leave(&guard);
 	}
+	/* most often the same one again */
+	if (unlikely(function != set->function || gotcha_objects_len != set->function_objects_len)) {
+		set->function = function;
+		set->function_copy = gotcha_function_in(set, function);
+		set->function_objects_len = gotcha_objects_len;
+	}
+	return set->function_copy;
 }
 
 void libgotcha_group_finish(long group) {

@@ -29,7 +29,6 @@ struct blocks {
 	size_t fresh_len;
 	struct block *rolled;   /* of the libset's copies: reset with the libset */
 	size_t rolled_len;
-	bool holds_state;       /* libgotcha_tls lies in a fresh block */
 	size_t objects_len, copies_len; /* base's objects and the libset's copies before these are in the lists */
 };
 
@@ -100,15 +99,31 @@ static bool is_fresh_at_launch(const struct object *object) {
 	return object->kind == OBJECT_EXECUTABLE || object->kind == OBJECT_PROGRAM;
 }
 
+static int add_part(struct blocks *blocks, struct block whole, size_t from, size_t to) {
+	if (from == to)
+		return 0;
+	size_t image_end = whole.image_size_bytes < from ? from : whole.image_size_bytes < to ? whole.image_size_bytes : to;
+	struct block part = { whole.address + from, whole.image + from, image_end - from, to - from };
+	return add_block(&blocks->fresh, &blocks->fresh_len, part);
+}
+
+/* But for the TCB's state, which is not the program's. */
+static int add_fresh(struct blocks *blocks, struct block block) {
+	size_t state = (char *) &libgotcha_tls - block.address;
+	if (state >= block.size_bytes)
+		return add_part(blocks, block, 0, block.size_bytes);
+	int error = add_part(blocks, block, 0, state);
+	return error ? error : add_part(blocks, block, state + sizeof libgotcha_tls, block.size_bytes);
+}
+
 static int find_fresh(struct blocks *blocks) {
 	for (size_t i = blocks->objects_len; i < gotcha_objects_len; i++) {
 		struct object *object = &gotcha_objects[i];
 		if (object->tls_module) {
-			char *storage = gotcha_tls_storage(object->tls_module), *state = (char *) &libgotcha_tls;
+			char *storage = gotcha_tls_storage(object->tls_module);
 			struct block block = { storage, (char *) object->tls_image, object->tls_filesz, object->tls_memsz };
-			if (is_fresh_at_launch(object) && add_block(&blocks->fresh, &blocks->fresh_len, block))
+			if (is_fresh_at_launch(object) && add_fresh(blocks, block))
 				return -ENOMEM;
-			blocks->holds_state |= is_fresh_at_launch(object) && state >= storage && state < storage + object->tls_memsz;
 		}
 		blocks->objects_len = i + 1;
 	}
@@ -320,8 +335,10 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->streams_locked = 0;
 	state->interrupted = NULL;
 	state->calls_end = state->calls;
-	gotcha_shell_abandon(state);
-	gotcha_locks_forget(state);
+	if (unlikely(state->shell))
+		gotcha_shell_abandon(state);
+	if (unlikely(state->locks))
+		gotcha_locks_forget(state);
 }
 
 /* Libraries that were opened since the TCB was made: their thread-locals are as a new thread's too.
@@ -343,19 +360,24 @@ static __attribute__((noinline)) void add_late_blocks(struct libgotcha_tcb *tcb)
 	gotcha_hosted_leave(&guard);
 }
 
+static __attribute__((noinline)) void write_fresh_blocks(const struct blocks *blocks) {
+	for (const struct block *block = blocks->fresh, *end = block + blocks->fresh_len; block < end; block++) {
+		size_t image = block->image_size_bytes, zeroes = block->size_bytes - image;
+		if (image)
+			memcpy(block->address, block->image, image);
+		if (zeroes)
+			memset(block->address + image, 0, zeroes);
+	}
+}
+
 /* Context: another TCB than this one, preemption deferred. */
 void libgotcha_tcb_refresh(struct libgotcha_tcb *tcb) {
 	struct blocks *blocks = tcb->blocks;
-	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer), saved = *state;
+	struct libgotcha_thread *state = libgotcha_tcb_state(tcb->thread_pointer);
 	if (unlikely(blocks->objects_len != gotcha_objects_len || blocks->copies_len != state->set->copies_len))
 		add_late_blocks(tcb);
-	for (size_t i = 0; i < blocks->fresh_len && !gotcha_part_is_off("fresh_thread_locals"); i++) {
-		struct block *block = &blocks->fresh[i];
-		memcpy(block->address, block->image, block->image_size_bytes);
-		memset(block->address + block->image_size_bytes, 0, block->size_bytes - block->image_size_bytes);
-	}
-	if (blocks->holds_state)
-		*state = saved;
+	if (blocks->fresh_len && !gotcha_part_is_off("fresh_thread_locals"))
+		write_fresh_blocks(blocks);
 	reset_state(state);
 }
 
