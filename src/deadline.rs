@@ -50,6 +50,9 @@ const LONGEST_DELAY_NS: u64 = 100_000;
 /// No interrupt takes longer than this to arrive, unless the machine was busy with something else.
 const LONGEST_LEAD_NS: i64 = 50_000;
 
+/// So that the first few expiries are enough to get near.
+const FIRST_GAIN: i64 = 24;
+
 /// One kernel thread's timer. Used by that thread only, its signal handler included.
 pub(crate) struct Alarm {
     /// None: there is none to be had, and functions run unpreempted.
@@ -59,12 +62,15 @@ pub(crate) struct Alarm {
     /// How long before a deadline to let it expire: a low quantile of the latency seen, so that a
     /// handler that comes early by little can wait for the deadline instead of coming late.
     lead_ns: AtomicI64,
+    /// How much `lead_ns` is moved by, in multiples of what is right in the long run: less with each expiry.
+    gain: AtomicI64,
 }
 
 impl Alarm {
     pub(crate) fn new(signal: Signal, tid: i32, cookie: usize) -> Result<Self, Errno> {
         let timer = Timer::new(Clock::Monotonic, signal, tid, cookie)?;
-        Ok(Alarm { timer: Some(timer), armed_ns: AtomicU64::new(NEVER), lead_ns: AtomicI64::new(0) })
+        let (armed_ns, lead_ns) = (AtomicU64::new(NEVER), AtomicI64::new(0));
+        Ok(Alarm { timer: Some(timer), armed_ns, lead_ns, gain: AtomicI64::new(FIRST_GAIN) })
     }
 
     /// After a fork the child has no timers: gives up the parent's, and takes a new one if it can.
@@ -123,6 +129,8 @@ impl Alarm {
             late_ns if late_ns > lead_ns as u64 => 100,
             _ => 50,
         };
-        self.lead_ns.store((lead_ns + step_ns).clamp(0, LONGEST_LEAD_NS), Relaxed);
+        let gain = self.gain.load(Relaxed);
+        self.gain.store((gain * 7 / 8).max(1), Relaxed);
+        self.lead_ns.store((lead_ns + gain * step_ns).clamp(0, LONGEST_LEAD_NS), Relaxed);
     }
 }
