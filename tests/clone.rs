@@ -239,6 +239,9 @@ fn library_that_cannot_be_copied() {
     succeed(folder.path(), "clone", 60, ["./failures", "cannot_be_copied", &library]);
     build(folder.path(), "failures", &[], &["-Wl,--no-as-needed", &library, &rpath]);
     is_by_dlmopen(folder.path(), &[], "libtext.so has text relocations");
+    // As the error says.
+    let shared = ["env", "LIBGOTCHA_SHARED=libtext.so", "LIBGOTCHA_NUMGROUPS=40", "./failures", "numgroups", "40"];
+    succeed(folder.path(), "clone", 60, shared);
 }
 
 /// Exceptions and backtraces cross copies of the C and the C++ library, with an unwinder of the program's own too.

@@ -130,6 +130,7 @@ fn text_relocations_are_for_the_dynamic_linker() {
     let preload = ("LD_PRELOAD", library.to_str().expect("text"));
     assert!(has(&agree(&[preload], None), "libtext"));
     agree(&[preload, ("LIBGOTCHA_LOADER", "clone")], Some("text relocations"));
+    agree(&[preload, ("LIBGOTCHA_LOADER", "clone"), ("LIBGOTCHA_SHARED", "libtext.so")], None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-# A library with state, and with an address in its text.
+# A library with state, and with addresses in its text, one of another library's function.
 	.text
 	.globl late
 	.type late, @function
@@ -9,6 +9,7 @@ late:
 	ret
 address:
 	.quad late
+	.quad getppid
 	.local count
 	.comm count, 4, 4
 	.section .note.GNU-stack, "", @progbits

@@ -280,6 +280,9 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 		return 0;
 	const char *name = object->strings + reference->st_name, *version = gotcha_reference_version(object, index);
 	void **word = (void **) (object->base + relocation->r_offset), *value = *word;
+	/* a text relocation: other threads may be running there, so what it calls stays in base */
+	if (!gotcha_is_data(object, (uintptr_t) word))
+		return 0;
 	if (value && type == R_X86_64_JUMP_SLOT && gotcha_object_at((uintptr_t) value) == object)
 		value = bind_now(object, name, version, value);
 	struct object *home = value ? gotcha_object_at((uintptr_t) value) : NULL;

@@ -108,6 +108,8 @@ int gotcha_objects_refresh(void);
 /* What each is, once more: another engine copies others. */
 void gotcha_objects_classify(void);
 struct object *gotcha_object_at(uintptr_t address);
+/* Is it in the object's data, the relocated read-only part included? */
+bool gotcha_is_data(const struct object *, uintptr_t address);
 size_t gotcha_object_symbols_len(const struct object *);
 /* The definition that a reference from `from` binds to under the base namespace's scope; `version` NULL: any. */
 const Elf64_Sym *gotcha_lookup(const struct object *from, const char *name, const char *version, struct object **in);

@@ -186,6 +186,15 @@ struct object *gotcha_object_needed(const char *name) {
 	return NULL;
 }
 
+bool gotcha_is_data(const struct object *object, uintptr_t address) {
+	for (size_t i = 0; i < object->segments_len; i++) {
+		const Elf64_Phdr *segment = &object->segments[i];
+		if (segment->p_type == PT_LOAD && segment->p_flags & PF_W && address - object->base - segment->p_vaddr < segment->p_memsz)
+			return true;
+	}
+	return false;
+}
+
 size_t gotcha_objects_needed(const struct object *root, uint16_t list[MAX_OBJECTS]) {
 	bool listed[MAX_OBJECTS] = { false };
 	listed[root - gotcha_objects] = true;

@@ -47,14 +47,7 @@ static int append(void *array, size_t *length, const void *element, size_t size_
 /* ------------------------------------------------------------------ which */
 
 static bool is_writable(const struct object *object, uintptr_t address) {
-	if (address >= object->relro_start && address < object->relro_end)
-		return false;
-	for (size_t i = 0; i < object->segments_len; i++) {
-		const Elf64_Phdr *segment = &object->segments[i];
-		if (segment->p_type == PT_LOAD && segment->p_flags & PF_W && address - object->base - segment->p_vaddr < segment->p_memsz)
-			return true;
-	}
-	return false;
+	return gotcha_is_data(object, address) && (address < object->relro_start || address >= object->relro_end);
 }
 
 /* A library that refers to its variable without a word to be written over (it was linked with -Bsymbolic, or protects the
