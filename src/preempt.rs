@@ -47,6 +47,7 @@ pub(crate) fn set_callbacks() {
         send: Some(thread::send),
         postpone: Some(postpone),
         expiries_lost: Some(thread::wake_all),
+        kernel_tid: Some(thread::kernel_tid),
         fault: Some(report_overflow),
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.

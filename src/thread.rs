@@ -6,7 +6,7 @@ use crate::preempt::{self, Patience};
 use crate::task::Task;
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::ops::Range;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -415,6 +415,16 @@ pub(crate) unsafe extern "C" fn send(tid: i32, info: *const libc::siginfo_t) -> 
     entry.is_sent.store(true, SeqCst);
     entry.ring();
     true
+}
+
+/// The kernel's number of a thread, which may have ended: 0.
+///
+/// Context: any.
+pub(crate) unsafe extern "C" fn kernel_tid(owner: *const c_void) -> i32 {
+    let _lock = SignalsGuard::new();
+    let mut living = entries().filter(|entry| entry.tid.load(Relaxed) > 0);
+    let found = living.find(|entry| entry.cookie.load(Relaxed) == cookie(owner.cast()));
+    found.map_or(0, |entry| entry.tid.load(Relaxed))
 }
 
 /// What a signal of our timer carries.

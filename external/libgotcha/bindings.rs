@@ -175,6 +175,7 @@ pub struct libgotcha_callbacks {
     pub take_own_signal: ::core::option::Option<unsafe extern "C" fn(arg1: *mut siginfo_t) -> bool>,
     pub take_held: ::core::option::Option<unsafe extern "C" fn(arg1: *mut siginfo_t) -> bool>,
     pub send: ::core::option::Option<unsafe extern "C" fn(tid: i32, arg1: *const siginfo_t) -> bool>,
+    pub kernel_tid: ::core::option::Option<unsafe extern "C" fn(owner: *const ::core::ffi::c_void) -> i32>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
     pub fault: ::core::option::Option<
@@ -183,7 +184,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 128usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 136usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -205,11 +206,13 @@ const _: () = {
     ["Offset of field: libgotcha_callbacks::take_held"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_held) - 88usize];
     ["Offset of field: libgotcha_callbacks::send"][::core::mem::offset_of!(libgotcha_callbacks, send) - 96usize];
+    ["Offset of field: libgotcha_callbacks::kernel_tid"]
+        [::core::mem::offset_of!(libgotcha_callbacks, kernel_tid) - 104usize];
     ["Offset of field: libgotcha_callbacks::postpone"]
-        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 104usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 112usize];
     ["Offset of field: libgotcha_callbacks::expiries_lost"]
-        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 112usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 120usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 120usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 128usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -207,6 +207,41 @@ static void check_tgkill(void) {
 	check_pthread_kill();
 }
 
+/* To what a function takes for its thread: wherever that runs. */
+static volatile sig_atomic_t is_told;
+static void await(int error, int before) {
+	REQUIRE(!error, error);
+	while (handled == before)
+		;
+	REQUIRE(handled == before + 1);
+}
+static void *send_to_function(void *unused) {
+	while (!is_told)
+		;
+	for (int i = 0; i < 100; i++) {
+		int signal = i % 2 ? SIGALRM : SIGUSR1, before = handled;
+		await(pthread_kill(target, signal), before);
+		await(pthread_sigqueue(target, signal, (union sigval) { .sival_int = i }), before + 1);
+	}
+	REQUIRE(!pthread_kill(target, 0) && pthread_kill(target, 99) == EINVAL && pthread_kill(target, 32) == EINVAL);
+	all_sent = 1;
+	return unused;
+}
+static void tell_and_await_all(void *unused) {
+	target = pthread_self();
+	is_told = 1;
+	await_all(unused);
+}
+static void check_sent_to_function(void) {
+	alarm(0);
+	signal(SIGALRM, count);
+	signal(SIGUSR1, count);
+	pthread_t sender;
+	REQUIRE(!pthread_create(&sender, NULL, send_to_function, NULL));
+	inside(tell_and_await_all, NULL);
+	REQUIRE(!pthread_join(sender, NULL));
+}
+
 /* ------------------------------------------------------------------ a handler runs in the libset that installed it */
 
 int constructed_count(void);
@@ -289,7 +324,7 @@ const struct check checks[] = {
 	SAME(pthread_sigmask), SAME(sigprocmask), { "sighold", "sighold,sigrelse", check_sighold }, { "sigset_hold", "sigset", check_sigset_hold },
 	SAME(sigblock), SAME(sigsetmask),
 	SAME(sigsuspend), { "sigpending", "sigpending,sigtimedwait,sigwaitinfo", check_sigpending }, SAME(sigwait), SAME(sigwaitinfo), SAME(sigtimedwait),
-	SAME(pthread_kill), SAME(tgkill),
+	SAME(pthread_kill), SAME(tgkill), { "sent_to_function", "pthread_kill,pthread_sigqueue", check_sent_to_function },
 	{ "handlers", "signal", check_handlers },
 	SAME(sigaltstack), { "given_back", "setitimer,alarm", check_given_back }, SAME(ualarm),
 	{ NULL, NULL, NULL },

@@ -120,6 +120,8 @@ struct libgotcha_callbacks {
 	/* The program sends the preemption signal to a thread of this process. True: that is going to get it; else it
 	 * is to be sent before the lock of signals is released, under which this is called. */
 	bool (*send)(int32_t tid, const siginfo_t *);
+	/* The kernel's number of the thread whose record `owner` is; 0: it has ended. */
+	int32_t (*kernel_tid)(const void *owner);
 	/* A deferred preemption is due where the function cannot be stopped, but soon will be able to. */
 	void (*postpone)(void);
 	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */

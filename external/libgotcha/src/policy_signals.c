@@ -776,7 +776,7 @@ void libgotcha_tcb_exchange_stack(struct libgotcha_thread *state, bool runs) {
 
 /* ------------------------------------------------------------------ sending */
 
-static bool take_over(pid_t tid, int signal, int code, long value) {
+static siginfo_t program_signal(int signal, int code, long value) {
 	siginfo_t info;
 	memset(&info, 0, sizeof info);
 	info.si_signo = signal;
@@ -784,15 +784,30 @@ static bool take_over(pid_t tid, int signal, int code, long value) {
 	info.si_pid = kernel_pid();
 	info.si_uid = raw_syscall(SYS_getuid, 0, 0, 0, 0);
 	info.si_value.sival_ptr = (void *) value;
+	return info;
+}
+
+static bool take_over(pid_t tid, int signal, int code, long value) {
+	siginfo_t info = program_signal(signal, code, value);
 	return gotcha_callbacks.send(tid, &info);
+}
+
+/* 0 or an error number, as the C library's functions for one thread return. */
+static long send_plainly(pid_t tid, int signal, int code, long value) {
+	siginfo_t info = program_signal(signal, code, value);
+	if (!tid)
+		return ESRCH;
+	return code == SI_TKILL ? -raw_syscall(SYS_tgkill, kernel_pid(), tid, signal, 0)
+		: -raw_syscall(SYS_rt_tgsigqueueinfo, kernel_pid(), tid, signal, (long) &info);
 }
 
 /* To one thread. Ordinary signals do not queue: the kernel drops one that is sent while an expiry is pending there. So
  * the control library takes it to a thread of its own, which it stays, or does not become, under the lock. To others
- * it is sent plainly: a virtual TCB carries the kernel thread's tid meanwhile. */
+ * it is sent plainly: by the C library, for which a virtual TCB carries the kernel thread's tid meanwhile, or, without `base`,
+ * by its tid. */
 static long send_to(forwarded *base, pid_t tid, int signal, int code, long value, SIX_PARAMETERS) {
 	/* own copy, in its libset: the handler may be one that runs there */
-	forwarded *function = in_libset() ? libc_copy(THIS.set, base) : base;
+	forwarded *function = base && in_libset() ? libc_copy(THIS.set, base) : base;
 	bool is_preemptions = signal == gotcha_preemption_signal && gotcha_callbacks.send && !is_vfork_child();
 	long result = 0;
 	deferred_enter();
@@ -801,7 +816,7 @@ static long send_to(forwarded *base, pid_t tid, int signal, int code, long value
 		int *own_tid = (int *) (thread_pointer() + gotcha_layout.tid), saved_tid = *own_tid;
 		if (THIS.is_virtual)
 			*own_tid = *(int *) (THIS.host + gotcha_layout.tid);
-		result = function(SIX_ARGUMENTS);
+		result = function ? function(SIX_ARGUMENTS) : send_plainly(tid, signal, code, value);
 		*own_tid = saved_tid;
 	}
 	if (is_preemptions)
@@ -818,18 +833,39 @@ static int signals_raise(int signal) {
 	return send_to(rows[RAISE].base, kernel_tid(), signal, SI_TKILL, 0, signal, 0, 0, 0, 0, 0);
 }
 
+static bool is_this_thread(pthread_t thread) {
+	return thread == thread_pointer() || (THIS.is_virtual && thread == THIS.host);
+}
+
+/* What a function on another kernel thread, or one around this one, takes for its thread: the C library's functions would
+ * find its virtual TCB's tid. */
+static bool is_functions_thread(pthread_t thread) {
+	return !is_this_thread(thread) && libgotcha_tcb_state(thread)->is_virtual;
+}
+
+/* A function's is that of the kernel thread which runs it, or was the last to do so. */
 static pid_t tid_of(pthread_t thread) {
-	bool is_self = thread == thread_pointer() || (THIS.is_virtual && thread == THIS.host);
-	return is_self ? kernel_tid() : *(pid_t *) (thread + gotcha_layout.tid);
+	if (is_this_thread(thread))
+		return kernel_tid();
+	if (is_functions_thread(thread))
+		return gotcha_callbacks.kernel_tid ? gotcha_callbacks.kernel_tid(libgotcha_tcb_state(thread)->owner) : 0;
+	return *(pid_t *) (thread + gotcha_layout.tid);
+}
+
+/* The C library keeps some to itself. */
+static bool is_refused(int signal) {
+	return signal >= __SIGRTMIN && signal < SIGRTMIN;
 }
 
 static int signals_pthread_kill(pthread_t thread, int signal) {
-	return send_to(rows[PTHREAD_KILL].base, tid_of(thread), signal, SI_TKILL, 0, thread, signal, 0, 0, 0, 0);
+	forwarded *base = is_functions_thread(thread) && !is_refused(signal) ? NULL : rows[PTHREAD_KILL].base;
+	return send_to(base, tid_of(thread), signal, SI_TKILL, 0, thread, signal, 0, 0, 0, 0);
 }
 
 static int signals_pthread_sigqueue(pthread_t thread, int signal, const union sigval value) {
+	forwarded *base = is_functions_thread(thread) && !is_refused(signal) ? NULL : rows[PTHREAD_SIGQUEUE].base;
 	long word = (long) value.sival_ptr;
-	return send_to(rows[PTHREAD_SIGQUEUE].base, tid_of(thread), signal, SI_QUEUE, word, thread, signal, word, 0, 0, 0);
+	return send_to(base, tid_of(thread), signal, SI_QUEUE, word, thread, signal, word, 0, 0, 0);
 }
 
 static int signals_tgkill(pid_t process, pid_t tid, int signal) {
