@@ -9,9 +9,11 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/sem.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -325,6 +327,67 @@ static void check_long_write(void) {
 	pthread_join(thread, NULL);
 }
 
+/* From a file to a socket, likewise... */
+static ssize_t (*send_file)(int, int, off_t *, size_t);
+static void send_much(void *unused) {
+	(void) unused;
+	int file = memfd_create("much", 0);
+	REQUIRE(file >= 0 && !ftruncate(file, 4 << 20));
+	ssize_t length = send_file(long_pipe[1], file, NULL, 4 << 20);
+	REQUIRE(length == 4 << 20, length);
+}
+static void check_transfer(void (*transfer)(void *), void *(*other)(void *)) {
+	pthread_t thread;
+	REQUIRE(!pthread_create(&thread, NULL, other, NULL));
+	inside(transfer, NULL);
+	pthread_join(thread, NULL);
+}
+static void check_sendfile(void) {
+	REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM, 0, long_pipe));
+	send_file = sendfile;
+	check_transfer(send_much, read_much);
+}
+static void check_sendfile64(void) {
+	REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM, 0, long_pipe));
+	send_file = sendfile64;
+	check_transfer(send_much, read_much);
+}
+/* ...and what is received at once. */
+static void receive_much(void *unused) {
+	(void) unused;
+	static char much[1 << 20];
+	ssize_t length = recv(long_pipe[0], much, sizeof much, MSG_WAITALL);
+	REQUIRE(length == sizeof much, length);
+}
+static void *write_in_parts(void *unused) {
+	static char part[4096];
+	for (size_t length = 0; length < 1 << 20; length += sizeof part) {
+		REQUIRE(write(long_pipe[1], part, sizeof part) == sizeof part);
+		usleep(50);
+	}
+	return unused;
+}
+static void check_receive_all(void) {
+	REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM, 0, long_pipe));
+	check_transfer(receive_much, write_in_parts);
+}
+static void receive_message(void *unused) {
+	(void) unused;
+	char message[100];
+	ssize_t length = recv(long_pipe[0], message, sizeof message, MSG_WAITALL);
+	REQUIRE(length == 7, length);
+}
+static void *write_late(void *unused) {
+	usleep(5000);
+	REQUIRE(write(long_pipe[1], "message", 7) == 7);
+	return unused;
+}
+/* A message is whole, however short. */
+static void check_receive_message(void) {
+	REQUIRE(!socketpair(AF_UNIX, SOCK_DGRAM, 0, long_pipe));
+	check_transfer(receive_message, write_late);
+}
+
 #define SAME(name) { #name, #name, check_##name }
 const struct check checks[] = {
 	SAME(nanosleep), SAME(clock_nanosleep), SAME(usleep), SAME(sleep), SAME(thrd_sleep), SAME(poll), SAME(__poll_chk), SAME(ppoll),
@@ -335,5 +398,6 @@ const struct check checks[] = {
 	{ "mq_receive", "mq_receive", check_queue_mq_receive }, { "mq_timedreceive", "mq_timedreceive", check_queue_mq_timedreceive },
 	{ "mq_send", "mq_send", check_queue_mq_send }, { "mq_timedsend", "mq_timedsend", check_queue_mq_timedsend },
 	SAME(aio_suspend), { "pause", "pause", check_pause_handled }, { "long_write", "write", check_long_write },
+	SAME(sendfile), SAME(sendfile64), { "receive_all", "recv", check_receive_all }, { "receive_message", "-", check_receive_message },
 	{ NULL, NULL, NULL },
 };

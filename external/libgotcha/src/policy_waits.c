@@ -20,6 +20,9 @@
  * bracket: waits are preemptible.  Blocking reads of files, wait(), mutexes and condition variables
  * need no row: the kernel, or their own loops, restart them.
  *
+ * What is transferred in part because of a signal goes on likewise: write(), send(), sendfile(), and
+ * what is received with MSG_WAITALL.
+ *
  * Limits.  A program's handler that runs while our own does, or in the few instructions between the
  * look at the counters and the restart, does not end the wait; in a plain program it may as well
  * have run just before the call.  (Where SA_RESTART serves, as in sem_wait(), the restart is the
@@ -36,7 +39,10 @@
 #include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,8 +57,7 @@
 
 /* Interrupted if the socket has a timeout: which, and the event that ends the wait. */
 #define ON_SOCKETS(X) \
-	X(accept, SO_RCVTIMEO, POLLIN) X(accept4, SO_RCVTIMEO, POLLIN) X(recv, SO_RCVTIMEO, POLLIN) \
-	X(__recv_chk, SO_RCVTIMEO, POLLIN) X(recvfrom, SO_RCVTIMEO, POLLIN) X(recvmsg, SO_RCVTIMEO, POLLIN) \
+	X(accept, SO_RCVTIMEO, POLLIN) X(accept4, SO_RCVTIMEO, POLLIN) X(recvmsg, SO_RCVTIMEO, POLLIN) \
 	X(recvmmsg, SO_RCVTIMEO, POLLIN) X(connect, SO_SNDTIMEO, POLLOUT) X(sendto, SO_SNDTIMEO, POLLOUT) \
 	X(sendmsg, SO_SNDTIMEO, POLLOUT) X(sendmmsg, SO_SNDTIMEO, POLLOUT)
 
@@ -68,7 +73,7 @@
 	X(nanosleep) X(clock_nanosleep) X(usleep) X(sleep) X(thrd_sleep) X(pause) \
 	X(poll) X(__poll_chk) X(ppoll) X(__ppoll_chk) X(select) X(pselect) \
 	X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(semtimedop) X(aio_suspend) \
-	X(write) X(send) X(__recvfrom_chk)
+	X(write) X(send) X(recv) X(__recv_chk) X(recvfrom) X(__recvfrom_chk) X(sendfile) X(sendfile64)
 
 /* What the wrappers themselves need.  Calls of these go where they would go without a row. */
 #define HELPERS(X) X(clock_gettime) X(getsockopt) X(setsockopt)
@@ -474,12 +479,47 @@ ON_SOCKETS(X)
 ON_FILES(X)
 #undef X
 
+/* A stream's; a message that is shorter than asked for is whole. */
+static bool waits_for_all(int socket, int flags) {
+	int type = 0;
+	socklen_t length = sizeof type;
+	return (flags & (MSG_WAITALL | MSG_PEEK)) == MSG_WAITALL
+		&& !CALL(getsockopt, socket, SOL_SOCKET, SO_TYPE, &type, &length) && type == SOCK_STREAM;
+}
+
+/* A signal also makes MSG_WAITALL return with less than all. See write_all(). */
+static ssize_t wrap_recvfrom(int socket, void *buffer, size_t length, int flags, struct sockaddr *from, socklen_t *from_length) {
+	int64_t begin_ns = now_ns();
+	struct wait wait;
+	wait_begin(&wait, NULL);
+	size_t done = 0;
+	for (;;) {
+		ssize_t result = on_socket(ROW_recvfrom, SO_RCVTIMEO, POLLIN, begin_ns, socket, (long) ((char *) buffer + done),
+			length - done, flags, (long) from, (long) from_length);
+		if (result < 0)
+			return done ? (ssize_t) done : result;
+		done += result;
+		if (result == 0 || done == length || !interrupted_by_us(&wait) || !waits_for_all(socket, flags)
+			|| await_socket(ROW_recvfrom, socket, SO_RCVTIMEO, POLLIN, begin_ns))
+			return done;
+	}
+}
+
+static ssize_t wrap_recv(int socket, void *buffer, size_t length, int flags) {
+	return wrap_recvfrom(socket, buffer, length, flags, NULL, NULL);
+}
+
+static ssize_t wrap___recv_chk(int socket, void *buffer, size_t length, size_t size_bytes, int flags) {
+	ssize_t (*checked)(int, void *, size_t, size_t, int) = definition(ROW___recv_chk);
+	return length > size_bytes ? checked(socket, buffer, length, size_bytes, flags) : wrap_recv(socket, buffer, length, flags);
+}
+
 /* A seventh argument; see wrap___poll_chk(). */
 static ssize_t wrap___recvfrom_chk(int socket, void *buffer, size_t length, size_t size_bytes, int flags, struct sockaddr *from, socklen_t *from_length) {
 	ssize_t (*checked)(int, void *, size_t, size_t, int, struct sockaddr *, socklen_t *) = definition(ROW___recvfrom_chk);
 	if (length > size_bytes)
 		return checked(socket, buffer, length, size_bytes, flags, from, from_length);
-	return wrap_recvfrom(socket, (long) buffer, length, flags, (long) from, (long) from_length);
+	return wrap_recvfrom(socket, buffer, length, flags, from, from_length);
 }
 
 /* A signal also makes a blocking write of much data to a pipe or a socket return when part of it is
@@ -503,6 +543,33 @@ static ssize_t wrap_write(int file, const void *data, size_t length) {
 }
 static ssize_t wrap_send(int socket, const void *data, size_t length, int flags) {
 	return write_all(ROW_send, now_ns(), socket, data, length, flags);
+}
+
+/* It waits for room once, signals or not, and what is in there somebody has yet to read: maybe this thread. */
+static bool is_pipe(int file) {
+	struct stat status;
+	return !raw_syscall(SYS_fstat, file, (long) &status, 0, 0) && S_ISFIFO(status.st_mode);
+}
+
+/* The file's position moves with what has been done. See write_all(). */
+static ssize_t send_file(int row, int to, int from, off_t *offset, size_t length) {
+	struct wait wait;
+	wait_begin(&wait, NULL);
+	size_t done = 0;
+	for (;;) {
+		ssize_t result = ((__typeof__(&sendfile)) definition(row))(to, from, offset, length - done);
+		if (result < 0)
+			return done ? (ssize_t) done : result;
+		done += result;
+		if (result == 0 || done == length || !interrupted_by_us(&wait) || is_pipe(to))
+			return done;
+	}
+}
+static ssize_t wrap_sendfile(int to, int from, off_t *offset, size_t length) {
+	return send_file(ROW_sendfile, to, from, offset, length);
+}
+static ssize_t wrap_sendfile64(int to, int from, off_t *offset, size_t length) {
+	return send_file(ROW_sendfile64, to, from, offset, length);
 }
 
 /* ------------------------------------------------------------------ rows */
