@@ -426,13 +426,20 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
     // SAFETY: on_signal's context: the frame is the kernel's and below us on this stack, preemption is
     // deferred by us, and nothing on the stack in between needs to be dropped.
     unsafe {
+        let mut opens_mask = false;
         loop {
             let thread = Thread::current();
+            if (*thread).mask_is_blocked.swap(false, Relaxed) {
+                let mut mask = frame_mask(uc);
+                mask.remove(PREEMPTION_SIGNAL);
+                set_frame_mask(uc, mask.bits());
+                opens_mask = true;
+            }
             let thread_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
-            let own_mask = has_own_mask(thread, uc, thread_mask);
+            let by_kernel = opens_mask || has_own_mask(thread, uc, thread_mask);
             // The frame is ours no longer: from here on a handler finds the function's own code, or comes too early.
             (&raw mut (*gotcha::this()).interrupted).write_volatile(std::ptr::null_mut());
-            raw::return_from_signal(uc, gate(), if own_mask { Return::Sigreturn } else { Return::Fast });
+            raw::return_from_signal(uc, gate(), if by_kernel { Return::Sigreturn } else { Return::Fast });
             (&raw mut (*gotcha::this()).interrupted).write_volatile(uc.cast());
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;

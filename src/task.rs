@@ -267,7 +267,6 @@ impl Task {
             (*task).is_cancelled = false;
             (*task).is_ending = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
-            (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
     }
@@ -553,6 +552,10 @@ impl Task {
         // switch, because this frame waits for it.
         let code = unsafe {
             let fresh = (*task).state == State::Prepared;
+            if fresh {
+                // Known of a kernel thread since it was made.
+                (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
+            }
             (*task).host = &mut host;
             (*task).parent = (*thread).current.load(Relaxed);
             (*task).is_barrier = Task::is_launched_unstoppably((*task).parent);
@@ -624,10 +627,6 @@ impl Task {
             // A handler that finds the functions current finds them owned...
             compiler_fence(SeqCst);
             (*thread).current.store((*task).innermost, Relaxed);
-            if (*thread).mask_is_blocked.swap(false, Relaxed) {
-                // From here on what arrives is held.
-                libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
-            }
             (*thread).wake_up();
         }
     }
@@ -854,8 +853,13 @@ impl Task {
             let own = Task::has_own_mask((*thread).current.load(Relaxed));
             let own_mask = own.then(|| libsignal::set_thread_mask(&Task::launcher_mask(task, thread)));
             stop();
-            if let Some(own_mask) = own_mask {
+            let thread = Thread::current();
+            if let Some(mut own_mask) = own_mask {
+                own_mask.remove(PREEMPTION_SIGNAL);
+                (*thread).mask_is_blocked.store(false, Relaxed);
                 libsignal::set_thread_mask(&own_mask);
+            } else {
+                Thread::open_mask(thread);
             }
         }
     }
@@ -973,6 +977,7 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
     // SAFETY: enter was given this task, which stays while it runs. The function pointer and its argument
     // belong together (prepare's contract).
     unsafe {
+        Thread::open_mask(Thread::current());
         preempt::open();
         if let Some(function) = (*task).function {
             function((*task).argument);

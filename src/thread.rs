@@ -197,6 +197,19 @@ impl Thread {
         }
     }
 
+    /// A function goes on, which needs the timer. On its own TCB: whether what is pending goes to the program at once
+    /// depends on what the function has blocked, and not on what its launcher has.
+    ///
+    /// # Safety
+    ///
+    /// As for learn_mask, of a thread whose current function's TCB is the current one, with preemption deferred.
+    pub(crate) unsafe fn open_mask(thread: *mut Thread) {
+        // SAFETY: the caller's promise.
+        if unsafe { (*thread).mask_is_blocked.swap(false, Relaxed) } {
+            libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
+        }
+    }
+
     /// Is the timer going to expire in time for `deadline_ns`?
     #[inline]
     pub(crate) fn is_armed_for(&self, now_ns: u64, deadline_ns: u64) -> bool {

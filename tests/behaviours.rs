@@ -36,6 +36,11 @@ fn input_and_output() {
 }
 
 #[test]
+fn signals_and_timers() {
+    unchanged_inside("signals.c", &[], &[]);
+}
+
+#[test]
 fn processes() {
     unchanged_inside("processes.c", &[], &[]);
 }

@@ -39,6 +39,7 @@ pub struct libgotcha_thread {
     pub other_stack: stack_t,
     pub stack_is_own: u8,
     pub stack_in_force: u8,
+    pub blocked_before: u8,
     pub shell: i32,
     pub interrupted: *mut ::core::ffi::c_void,
 }
@@ -80,6 +81,8 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, stack_is_own) - 136usize];
     ["Offset of field: libgotcha_thread::stack_in_force"]
         [::core::mem::offset_of!(libgotcha_thread, stack_in_force) - 137usize];
+    ["Offset of field: libgotcha_thread::blocked_before"]
+        [::core::mem::offset_of!(libgotcha_thread, blocked_before) - 138usize];
     ["Offset of field: libgotcha_thread::shell"][::core::mem::offset_of!(libgotcha_thread, shell) - 140usize];
     ["Offset of field: libgotcha_thread::interrupted"]
         [::core::mem::offset_of!(libgotcha_thread, interrupted) - 144usize];

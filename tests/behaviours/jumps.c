@@ -1,8 +1,9 @@
-/* Jumps and contexts: within a function, and onto stacks that it has made itself. */
+/* Jumps and contexts: within a function, out of its handlers, and onto stacks that it has made itself. */
 #include "behaviour.h"
 
 #include <setjmp.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 
 static jmp_buf deep;
@@ -46,6 +47,34 @@ static void masks_of_jumps(void) {
 		CHECK(!sigprocmask(SIG_SETMASK, NULL, &now) && sigismember(&now, SIGUSR1) == !saves);
 		CHECK(!sigprocmask(SIG_UNBLOCK, &set, NULL));
 	}
+}
+
+static sigjmp_buf out_of_handler;
+static volatile sig_atomic_t can_jump;
+
+static void jump_out(int number) {
+	if (can_jump)
+		siglongjmp(out_of_handler, number);
+}
+
+/* A program's own time limit, as of 1990. */
+static void jumps_out_of_timers(void) {
+	struct sigaction action = { .sa_handler = jump_out };
+	CHECK(!sigaction(SIGALRM, &action, NULL) && !sigaction(SIGVTALRM, &action, NULL));
+	for (volatile int i = 0; i < 20; i++) {
+		volatile int which = i % 2 ? ITIMER_REAL : ITIMER_VIRTUAL;
+		struct itimerval time = { { 0, 0 }, { 0, 2000 } };
+		int number = sigsetjmp(out_of_handler, 1);
+		if (!number) {
+			can_jump = 1;
+			CHECK(!setitimer(which, &time, NULL));
+			for (;;)
+				;
+		}
+		can_jump = 0;
+		CHECK(number == (i % 2 ? SIGALRM : SIGVTALRM));
+	}
+	CHECK(signal(SIGALRM, SIG_DFL) == jump_out && signal(SIGVTALRM, SIG_DFL) == jump_out);
 }
 
 /* ------------------------------------------------------------------ ucontext */
@@ -97,6 +126,7 @@ static void contexts_again(void) {
 const struct behaviour behaviours[] = {
 	BEHAVIOUR(long_jumps),
 	BEHAVIOUR(masks_of_jumps),
+	BEHAVIOUR(jumps_out_of_timers),
 	BEHAVIOUR(coroutines),
 	BEHAVIOUR(contexts_again),
 	{ NULL, NULL },

@@ -40,6 +40,7 @@ struct libgotcha_thread {
 	stack_t other_stack;    /* 112: if stack_is_own: the alternate signal stack that is not in force */
 	uint8_t stack_is_own;   /* 136: code on this TCB has set an alternate signal stack, which is... */
 	uint8_t stack_in_force; /* 137: ...in force; else what was before is */
+	uint8_t blocked_before; /* 138: `signal_blocked` as it was before the handlers that are running */
 	int32_t shell;          /* 140: the child of a system() that is waiting here, or 0 */
 	void *interrupted;      /* 144: a ucontext_t: what goes on here after the preemption signal's handler; else NULL */
 };

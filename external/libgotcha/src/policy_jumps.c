@@ -24,24 +24,34 @@ static void refuse(void) {
 	abort();
 }
 
+/* The mask that the jump restores is the kernel's. Of the preemption signal it does not know what the program believes:
+ * what that was before the handlers. */
+static void leave_handlers(struct libgotcha_thread *state, bool restores_mask) {
+	if (state->handlers && restores_mask)
+		state->signal_blocked = state->blocked_before;
+	state->handlers = 0;
+	state->releasing = 0;
+}
+
 /* The TCB for which preemption is deferred by handlers that the jump leaves is made what code on the
  * target's stack expects. Context: any. */
-static void land_in_function(uintptr_t thread_pointer_of_function, uintptr_t from, uintptr_t to) {
+static void land_in_function(uintptr_t thread_pointer_of_function, uintptr_t from, uintptr_t to, bool restores_mask) {
 	struct libgotcha_thread *state = libgotcha_tcb_state(thread_pointer_of_function);
 	bool leaves_handler = state->handlers;
 	if (thread_pointer() != thread_pointer_of_function) {
 		/* the kernel thread's own brackets are around the function, and stay */
 		THIS.defer--;
-		if (THIS.handlers)
-			THIS.handlers--;
+		if (THIS.handlers && !--THIS.handlers)
+			THIS.signal_blocked = THIS.blocked_before;
 		leaves_handler = true;
 		gotcha_set_thread_pointer(thread_pointer_of_function);
 	}
 	/* unless the jump restores it, the mask is the handler's from now on */
 	if (leaves_handler)
 		state->mask_changed = 1;
-	state->handlers = 0;
-	state->releasing = 0;
+	leave_handlers(state, restores_mask);
+	if (leaves_handler && !state->signal_blocked && gotcha_callbacks.signal_unblocked)
+		gotcha_callbacks.signal_unblocked();
 	size_t calls = gotcha_calls_jump(state, thread_pointer_of_function, from, to);
 	state->table = calls ? gotcha_shared_table : state->set->table;
 	/* the frame may still be a handler's */
@@ -57,11 +67,10 @@ static void jump_with(int row, jmp_buf target, int value) {
 	case LIBGOTCHA_LANDS_OUTSIDE:
 		/* a kernel thread's own stack; handlers of the program, if any, are left */
 		THIS.defer = 1 + gotcha_calls_jump(&THIS, thread_pointer(), from, to);
-		THIS.handlers = 0;
-		THIS.releasing = 0;
+		leave_handlers(&THIS, target->__mask_was_saved);
 		break;
 	case LIBGOTCHA_LANDS_IN_FUNCTION:
-		land_in_function(function, from, to);
+		land_in_function(function, from, to, target->__mask_was_saved);
 		break;
 	case LIBGOTCHA_LEAVES_FUNCTION: {
 		struct hosted_guard guard;

@@ -146,7 +146,8 @@ static uint64_t handler_mask(const struct sigaction *action, int signal) {
 static void call_counted(const struct sigaction *action, int signal, siginfo_t *info, void *context) {
 	uint64_t preemption = bit(gotcha_preemption_signal), mask = handler_mask(action, signal);
 	uint8_t signal_blocked = THIS.signal_blocked;
-	THIS.handlers++;
+	if (!THIS.handlers++)
+		THIS.blocked_before = signal_blocked;
 	if (is_launching_thread()) {
 		THIS.signal_blocked |= (mask & preemption) != 0;
 		mask &= ~preemption;
@@ -666,10 +667,14 @@ static int signals_sigsuspend(const sigset_t *program_mask) {
 	THIS.signal_blocked = is_launching_thread() && (*(const uint64_t *) program_mask & bit(gotcha_preemption_signal));
 	void *function = in_libset() ? libc_copy(THIS.set, rows[SIGSUSPEND].base) : rows[SIGSUSPEND].base;
 	uint64_t handled = THIS.program_signals;
-	int result;
-	do
+	if (blocked && !THIS.signal_blocked && THIS.is_virtual && gotcha_callbacks.signal_unblocked) {
+		deferred_enter();
+		gotcha_callbacks.signal_unblocked();
+		deferred_leave();
+	}
+	int result = with_errno(EINTR);
+	while (THIS.program_signals == handled)
 		result = ((int (*)(const sigset_t *)) function)(&mask);
-	while (THIS.program_signals == handled);
 	THIS.signal_blocked = blocked;
 	return result;
 }
