@@ -1,4 +1,6 @@
 /* Jumps and contexts: within a function, out of its handlers, and onto stacks that it has made itself. */
+/* A handler that jumps has to find its function on the processor. */
+#define LAUNCHER_BLOCKS_SIGNALS
 #include "behaviour.h"
 
 #include <setjmp.h>
