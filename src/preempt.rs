@@ -135,6 +135,8 @@ unsafe extern "C" fn take_pending() {
             (*gotcha::this()).pending = 0;
             let now_ns = deadline::now_ns();
             if is_due(Thread::current(), now_ns, resumed) {
+                // It got here.
+                (*Thread::current()).patience.forget();
                 Task::stop_deferred(Thread::current(), now_ns);
                 resumed = true;
             }
@@ -208,8 +210,13 @@ impl Patience {
     unsafe fn forget_if_it_got_on(&self, uc: *const ucontext_t) {
         // SAFETY: as above.
         if self.tries.load(Relaxed) != 0 && unsafe { self.registers.get().read() != registers(uc) } {
-            self.tries.store(0, Relaxed);
+            self.forget();
         }
+    }
+
+    /// The function got on.
+    fn forget(&self) {
+        self.tries.store(0, Relaxed);
     }
 }
 

@@ -359,10 +359,10 @@ fn streams() {
         let stdout = String::from_utf8(output.stdout).expect("the program prints text");
         for name in ["main", "a", "b", "c"] {
             let lines = stdout.lines().filter(|line| line.starts_with(&format!("{name} ")));
-            let expected = (0..3000).map(|number| format!("{name} {number} abcdefghijklmnopqrstuvwxyz"));
+            let expected = (0..10_000).map(|number| format!("{name} {number} abcdefghijklmnopqrstuvwxyz"));
             assert!(lines.eq(expected), "{what}: lines of {name} are lost, torn or out of order");
         }
-        assert_eq!(stdout.lines().count(), 4 * 3000, "{what}");
+        assert_eq!(stdout.lines().count(), 4 * 10_000, "{what}");
         let paused = std::fs::read_to_string(folder.path().join("paused.txt")).expect("the program wrote it");
         assert_eq!(paused, "left open by a function that is paused\n", "{what}");
         let threads = std::fs::read_to_string(folder.path().join("threads.txt")).expect("the program wrote it");

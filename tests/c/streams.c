@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { FUNCTIONS = 3, LINES = 3000 };
+enum { FUNCTIONS = 3, LINES = 10000 };
 
 static void print_lines(void *name) {
 	for (int i = 0; i < LINES; i++) {
