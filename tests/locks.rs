@@ -118,6 +118,8 @@ fn initialisation() {
 }
 
 const LINES: usize = 1500;
+/// However fast the machine prints, three functions' lines take a thousand slices.
+const BETWEEN_LINES: Duration = Duration::from_micros(20);
 
 fn assert_whole(text: &str, names: &[&str]) {
     for name in names {
@@ -139,6 +141,7 @@ fn lines_of_functions() {
         let print = |name: &'static str| {
             move || {
                 for number in 0..LINES {
+                    compute(BETWEEN_LINES);
                     println!("{}", line(name, number));
                     eprintln!("{}", line(name, number));
                 }
@@ -149,7 +152,7 @@ fn lines_of_functions() {
         let thread = std::thread::spawn(print("thread"));
         let preemptions = take_turns(&mut functions, || ());
         thread.join().unwrap();
-        assert!(preemptions > 200, "only {preemptions}");
+        assert!(preemptions > 500, "only {preemptions}");
     });
     if !text.is_empty() {
         let (stdout, stderr) = text.split_at(text.rfind("test result").expect("the harness's last line"));
@@ -166,6 +169,7 @@ fn lines_of_functions_and_launcher() {
         let print = |name: &'static str| {
             move || {
                 for number in 0..LINES {
+                    compute(BETWEEN_LINES);
                     let line = line(name, number);
                     no_preempt(|| println!("{line}"));
                 }
@@ -183,7 +187,7 @@ fn lines_of_functions_and_launcher() {
         for number in number..LINES {
             println!("{}", line("launcher", number));
         }
-        assert!(preemptions > 100, "only {preemptions}");
+        assert!(preemptions > 500, "only {preemptions}");
     });
     if !text.is_empty() {
         assert_whole(&text, &["one", "two", "three", "launcher"]);
