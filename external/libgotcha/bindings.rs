@@ -146,6 +146,13 @@ unsafe extern "C" {
     ) -> bool;
 }
 unsafe extern "C" {
+    pub fn libgotcha_change_mask(
+        how: ::core::ffi::c_int,
+        arg1: *const sigset_t,
+        old: *mut sigset_t,
+    ) -> ::core::ffi::c_int;
+}
+unsafe extern "C" {
     pub fn libgotcha_signals_lock() -> u64;
 }
 unsafe extern "C" {

@@ -144,9 +144,10 @@ fn block_all_signals() -> libc::sigset_t {
     }
 }
 
+/// As the program's own call, which this library's are not: inger knows what the program has blocked, then.
 fn set_mask(mask: &libc::sigset_t) {
     // SAFETY: the mask is one.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+    unsafe { gotcha::libgotcha_change_mask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
 fn finish(mut linger: Linger<'_, c_int>, slice_us: u64, mask: &libc::sigset_t) -> c_int {

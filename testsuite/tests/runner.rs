@@ -98,6 +98,13 @@ fn main_that_ends_its_thread() {
 /// A signal that the program has blocked comes when it opens its mask, and at no other time.
 #[test]
 fn blocked_signals_between_slices() {
+    // That of inger's own timer is the program's too.
+    for (signal, timer) in [("SIGVTALRM", "ITIMER_VIRTUAL"), ("SIGALRM", "ITIMER_REAL")] {
+        blocked_between_slices(&[&format!("-DSIGNAL={signal}"), &format!("-DTIMER={timer}")]);
+    }
+}
+
+fn blocked_between_slices(defines: &[&str]) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = r#"
         #define _GNU_SOURCE
@@ -108,10 +115,10 @@ fn blocked_signals_between_slices() {
         int main(void) {
             sigset_t set;
             sigemptyset(&set);
-            sigaddset(&set, SIGVTALRM);
-            signal(SIGVTALRM, handle);
+            sigaddset(&set, SIGNAL);
+            signal(SIGNAL, handle);
             struct itimerval timer = { { 0, 1000 }, { 0, 1000 } };
-            setitimer(ITIMER_VIRTUAL, &timer, 0);
+            setitimer(TIMER, &timer, 0);
             while (caught < 50) {
                 sigprocmask(SIG_BLOCK, &set, 0);
                 blocked = 1;
@@ -123,9 +130,11 @@ fn blocked_signals_between_slices() {
             return early;
         }
     "#;
-    let program = build(folder.path(), source, &[]);
-    let output = output(&mut testinger(&["-s", "200"], &[&program]));
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let program = build(folder.path(), source, defines);
+    for options in [&[][..], &["-s", "200"]] {
+        let output = output(&mut testinger(options, &["timeout", "60", &program]));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
 }
 
 /// As deep as the limit of the process allows.

@@ -82,6 +82,9 @@ void libgotcha_set_preemption_signal(int signal);
  * library's own. False, with nothing done, if the program has blocked it on this TCB. */
 bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
 
+/* pthread_sigmask() as the program's own call: for a control library that calls the program. */
+int libgotcha_change_mask(int how, const sigset_t *, sigset_t *old);
+
 /* Blocks all signals until the lock is released with what this returns: the mask of before. For a few instructions. */
 uint64_t libgotcha_signals_lock(void);
 void libgotcha_signals_unlock(uint64_t saved_mask);

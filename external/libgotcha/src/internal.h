@@ -394,7 +394,6 @@ void gotcha_exec_leave(struct exec_guard *);
 bool gotcha_ignore_enter(int signal);
 void gotcha_ignore_leave(int signal);
 /* As the program would, on this TCB; returns an errno value. */
-int gotcha_change_mask(int how, const sigset_t *, sigset_t *old);
 /* A function that waits in system() is cancelled. */
 void gotcha_shell_abandon(struct libgotcha_thread *);
 uint64_t gotcha_kernel_mask(const sigset_t *program_mask);

@@ -273,7 +273,7 @@ static int process_system(const char *line) {
 		return process_system("exit 0") == 0;
 	sigset_t mask, reset, child_signal = { 0 };
 	*(uint64_t *) &child_signal = 1ull << (SIGCHLD - 1);
-	gotcha_change_mask(SIG_BLOCK, &child_signal, &mask);
+	libgotcha_change_mask(SIG_BLOCK, &child_signal, &mask);
 	struct shared_guard guard;
 	shared_enter(&guard);
 	shell_enter(&reset);
@@ -293,7 +293,7 @@ static int process_system(const char *line) {
 	}
 	shell_leave();
 	shared_leave(&guard);
-	gotcha_change_mask(SIG_SETMASK, &mask, NULL);
+	libgotcha_change_mask(SIG_SETMASK, &mask, NULL);
 	if (error)
 		*caller_errno() = error;
 	return status;

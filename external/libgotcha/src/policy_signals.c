@@ -482,7 +482,7 @@ static pid_t mask_changer;
 
 /* Context: any. The mask is changed by a bare system call: nothing here may be preempted halfway,
  * and nothing needs to be. Returns an errno value. */
-int gotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
+int libgotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
 	uint64_t preemption = is_launching_thread() ? bit(gotcha_preemption_signal) : 0;
 	if (how != SIG_BLOCK && how != SIG_UNBLOCK && how != SIG_SETMASK && set)
 		return EINVAL;
@@ -523,11 +523,11 @@ int gotcha_change_mask(int how, const sigset_t *set, sigset_t *old) {
 }
 
 static int signals_pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
-	return gotcha_change_mask(how, set, old);
+	return libgotcha_change_mask(how, set, old);
 }
 
 static int signals_sigprocmask(int how, const sigset_t *set, sigset_t *old) {
-	return with_errno(gotcha_change_mask(how, set, old));
+	return with_errno(libgotcha_change_mask(how, set, old));
 }
 
 static int change_one(int how, int signal) {
@@ -536,7 +536,7 @@ static int change_one(int how, int signal) {
 	if (signal < 1 || signal >= NSIG)
 		return with_errno(EINVAL);
 	*(uint64_t *) &set = bit(signal);
-	return with_errno(gotcha_change_mask(how, &set, NULL));
+	return with_errno(libgotcha_change_mask(how, &set, NULL));
 }
 
 static int signals_sighold(int signal) {
@@ -560,7 +560,7 @@ static int old_style_mask(int how, int low) {
 	sigset_t set, old;
 	memset(&set, 0, sizeof set);
 	*(uint64_t *) &set = (unsigned) low;
-	return with_errno(gotcha_change_mask(how, &set, &old)) ? -1 : (int) *(uint64_t *) &old;
+	return with_errno(libgotcha_change_mask(how, &set, &old)) ? -1 : (int) *(uint64_t *) &old;
 }
 
 static int signals_sigblock(int low) {
