@@ -72,6 +72,8 @@
 //! - **A lock** that a stopped function holds stays taken. Its launcher, wanting it, waits for itself: two on one
 //!   kernel thread. That goes for `Mutex`, `println!` and the like too. Use [`no_preempt`] for sections that take
 //!   a lock which the launcher takes, or resume the function first. A cancelled function's locks are never freed.
+//! - **An allocator** that is part of the executable (jemalloc, mimalloc) has locks and thread-locals as other code of the
+//!   program has. Declare it as [`Alloc`]; the C library's needs nothing.
 //! - **Library configuration** made outside (as by `curl_global_init`) is not seen inside, and objects made on one
 //!   side and used on the other mix two copies of their library. Make them inside, or name the library in
 //!   `LIBGOTCHA_SHARED`.
@@ -139,6 +141,7 @@
 //!
 //! Boucher, Kalia, Andersen, Kaminsky: *Lightweight Preemptible Functions*, USENIX ATC 2020.
 
+mod alloc;
 mod deadline;
 mod error;
 #[cfg(feature = "ffi")]
@@ -149,6 +152,7 @@ mod preempt;
 mod task;
 mod thread;
 
+pub use alloc::Alloc;
 pub use error::Error;
 pub use linger::{
     Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,

@@ -240,6 +240,12 @@ unsafe extern "C" {
     pub fn libgotcha_leave(table: *mut *mut ::core::ffi::c_void);
 }
 unsafe extern "C" {
+    pub fn libgotcha_run_hosted(
+        function: ::core::option::Option<unsafe extern "C" fn(arg1: *mut ::core::ffi::c_void)>,
+        argument: *mut ::core::ffi::c_void,
+    );
+}
+unsafe extern "C" {
     pub fn libgotcha_base(name: *const ::core::ffi::c_char) -> *mut ::core::ffi::c_void;
 }
 unsafe extern "C" {

@@ -3,7 +3,8 @@
 //! This code runs in the traced process, up to the end mark in the trunk, and to the end in each branch.
 
 use crate::marks::*;
-use inger::{Error, Linger, launch, no_preempt, pause, resume};
+use inger::{Alloc, Error, Linger, launch, no_preempt, pause, resume};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::hint::black_box;
@@ -61,6 +62,7 @@ pub(crate) const ALL: &[Scenario] = &[
     good("no_preempt", || in_function(|| no_preempt(|| black_box(7)), |seven| assert_eq!(seven, 7))),
     good("trampoline", || in_function(|| number(c"-1234567"), |number| assert_eq!(number, -1_234_567))),
     good("malloc_free", || in_function(|| allocate(libc::malloc, libc::free), |()| {})),
+    good("allocator", || in_function(allocate_by_adapter, |()| {})),
     raw("malloc_free_by_raw_pointer", a_raw_malloc),
     good("printf", a_printf),
     raw("fputs_by_raw_pointer", a_raw_fputs),
@@ -278,6 +280,19 @@ fn allocate(malloc: Malloc, free: Free) {
         assert_ne!(large, small);
         free(small.cast());
         free(large.cast());
+    }
+}
+
+/// By the kernel thread's own malloc().
+fn allocate_by_adapter() {
+    static ALLOCATOR: Alloc<System> = Alloc(System);
+    let layout = Layout::new::<[usize; 10]>();
+    // SAFETY: the block is used within its size and freed once.
+    unsafe {
+        let block: *mut usize = ALLOCATOR.alloc(layout).cast();
+        block.write(0xaaaa);
+        assert_eq!(block.read(), 0xaaaa, "somebody else's memory");
+        ALLOCATOR.dealloc(block.cast(), layout);
     }
 }
 

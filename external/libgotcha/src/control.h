@@ -141,6 +141,9 @@ void libgotcha_run_hook(void);
 /* A bracket for the control library's own code: see shared_enter() in internal.h. */
 void **libgotcha_enter(void);
 void libgotcha_leave(void **table);
+/* Runs `function` as the kernel thread's own code, on the current stack: thread-locals are that thread's, calls go to the
+ * starting libset, preemption is deferred. Any time, before libgotcha_init() too. `function` returns, and by returning. */
+void libgotcha_run_hosted(void (*function)(void *), void *argument);
 /* The C library's definition of a function, past interception and whatever the program defines. */
 void *libgotcha_base(const char *name);
 /* pause(2) as the program's own calls find it: the control library's signals do not end it. Before

@@ -52,6 +52,28 @@ static __attribute__((noinline)) void set_table(void **table) {
 	THIS.table = table;
 }
 
+/* Not inlined, as above. The host has not called it, and finds its errno as it was. */
+static __attribute__((noinline)) void run_on_host(void (*function)(void *), void *argument) {
+	int *error = gotcha_base_errno(), before = *error;
+	function(argument);
+	*error = before;
+}
+
+/* hosted_enter() and hosted_leave(), but for the caller's errno, which is left alone. */
+void libgotcha_run_hosted(void (*function)(void *), void *argument) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	if (THIS.is_virtual) {
+		uintptr_t virtual_tcb = thread_pointer();
+		gotcha_set_thread_pointer(THIS.host);
+		run_on_host(function, argument);
+		gotcha_set_thread_pointer(virtual_tcb);
+	} else {
+		function(argument);
+	}
+	shared_leave(&guard);
+}
+
 struct callback {
 	const struct hosted_guard *guard;
 	gotcha_phdr_visitor *visit;
