@@ -81,7 +81,7 @@ fn regex_server() {
         "/pcre2 (                   400 Bad Request: PCRE2: error compiling pattern at offset 1: missing closing parenthesis",
         r"/pcre2 [a-z]+@[a-z]+\.org  200 OK: 2 matches",
         r"/regex [a-z]+@[a-z]+\.org  200 OK: 2 matches",
-        "/pcre2 (a+)+$              422 Unprocessable Entity: this search takes too long",
+        r"/pcre2 \s+$                422 Unprocessable Entity: this search takes too long",
         "/regex .*[^A-Z]|[A-Z]      422 Unprocessable Entity: this search takes too long",
     ];
     assert_eq!(answers, expected);
