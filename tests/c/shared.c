@@ -209,6 +209,20 @@ static void preempted_after(void (*function)(void *)) {
 	CHECK(shared_done == 3 && after == 3 && at_once == 3);
 }
 
+static void work_at_end(void *unused) {
+	(void) unused;
+	shared_work_at_end(3000);
+}
+
+/* Nor in the library's destructors, which are called directly. */
+static void not_preempted_at_end(void) {
+	shared_done = 0;
+	linger_t linger = launch(work_at_end, 300, NULL);
+	for (; !linger.is_complete; resume(&linger, 300))
+		CHECK(!linger.error && !shared_inside);
+	CHECK(shared_done == 1);
+}
+
 /* Whatever way calls were left, nothing puts preemption off any more. */
 static void ways_out_then_spin(void *unused) {
 	ways_out();
@@ -300,6 +314,7 @@ int main(void) {
 	CHECK(preemptions > 100);
 	preempted_after(work_inside);
 	preempted_after(callback_inside);
+	not_preempted_at_end();
 	preempted_after_ways_out();
 	cancelled_inside();
 	linger = launch(threads_inside, NO_LIMIT, (void *) 60000l);

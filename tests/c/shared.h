@@ -40,6 +40,7 @@ extern int shared_inside, shared_done;
 int shared_count(void);
 int *shared_local(void);
 void shared_work(uint64_t us);
+void shared_work_at_end(uint64_t us);
 int shared_fail(int error);
 int shared_errno(void);
 

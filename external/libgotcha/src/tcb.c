@@ -413,6 +413,21 @@ void libgotcha_tcb_roll_back(struct libgotcha_tcb *tcb) {
 	}
 }
 
+/* Destructors are called directly. A shared library's runs as its other functions do: preempted, it might hold the locks of,
+ * say, the process's allocator. */
+static void run_destructor(void (*destructor)(void *), void *value) {
+	const struct object *object = gotcha_object_at((uintptr_t) destructor);
+	if (!object || object->kind != OBJECT_SHARED) {
+		destructor(value);
+		return;
+	}
+	struct shared_guard guard;
+	shared_enter(&guard);
+	THIS.table = gotcha_shared_table;
+	destructor(value);
+	shared_leave(&guard);
+}
+
 /* nptl/nptl_deallocate_tsd.c: destructors run in up to PTHREAD_DESTRUCTOR_ITERATIONS rounds, since
  * they may set data again. */
 static void run_key_destructors(void) {
@@ -435,7 +450,7 @@ static void run_key_destructors(void) {
 				void *value = *data;
 				*data = NULL;
 				if (destructor && *(uintptr_t *) (key + layout->key_sequence) == *(uintptr_t *) (datum + layout->datum_sequence))
-					destructor(value);
+					run_destructor(destructor, value);
 			}
 		}
 	}
@@ -472,6 +487,6 @@ static struct destructor *next_destructor(struct destructor *done) {
 void libgotcha_tcb_finish(void) {
 	if (THIS.destructors)
 		for (struct destructor *destructor = NULL; (destructor = next_destructor(destructor)); )
-			destructor->run(destructor->object);
+			run_destructor(destructor->run, destructor->object);
 	run_key_destructors();
 }
