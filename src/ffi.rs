@@ -133,9 +133,11 @@ pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
     // SAFETY: the handle's own task, which the handle forgets where it is given up; the caller's promise.
     bracketed(|| unsafe {
         let Some(task) = claim(linger) else { return };
+        Task::release_locks(task);
         match (*task).state {
             State::Prepared => Task::release(task),
-            State::Stopped(Stop::Paused | Stop::Preempted) => Task::reclaim(task),
+            State::Stopped(Stop::Completed) => Task::reclaim_completed(task),
+            State::Stopped(_) => Task::reclaim(task),
             _ => {
                 linger.error = fail(libc::EINVAL, NOT_STOPPED);
                 return;
@@ -185,6 +187,7 @@ fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -
     // SAFETY: the task is ours and idle; the function and its argument are the caller's promise.
     let continuation = unsafe {
         Task::prepare(task, function, argument, 0);
+        (*task).is_donatable = true;
         mark(task, Task::generation(task))
     };
     let mut linger = linger_t { is_complete: false, is_yielded: false, error: 0, continuation };
@@ -207,7 +210,7 @@ fn run(linger: &mut linger_t, budget_us: u64) {
     // SAFETY: a handle that is neither complete nor failed has a task of its own, prepared or stopped.
     let stop = unsafe {
         match (*task).state {
-            State::Prepared | State::Stopped(Stop::Paused | Stop::Preempted) => Task::run(task, budget_us),
+            State::Prepared | State::Stopped(_) => Task::go_on(task, budget_us),
             _ => {
                 linger.error = fail(libc::EINVAL, NOT_STOPPED);
                 return;

@@ -288,7 +288,7 @@ impl<'a, T> Continuation<'a, T> {
         let task = self.task.as_ptr();
         // SAFETY: the caller's promise.
         unsafe {
-            match Task::run(task, budget_us)? {
+            match Task::go_on(task, budget_us)? {
                 Stop::Paused | Stop::Preempted => {
                     Task::keep(task);
                     Ok(false)
@@ -356,6 +356,25 @@ impl<'a, T> Continuation<'a, T> {
         unsafe { Task::claim(self.task.as_ptr(), |generation| generation == self.generation) }
     }
 
+    /// The state in which the function is going to be cancelled, which nobody changes from then on; None: as above.
+    fn settle(&self) -> Option<State> {
+        let _bracket = BracketGuard::enter();
+        let task = self.task.as_ptr();
+        // SAFETY: the task is this continuation's once it is claimed. What it has borrowed is there.
+        unsafe {
+            if !self.claim() {
+                return None;
+            }
+            Task::release_locks(task);
+            let state = (*task).state;
+            if let State::Prepared | State::Stopped(Stop::Paused | Stop::Preempted) = state {
+                // Who is cancelled meanwhile is not to leave it to nobody.
+                Task::keep(task);
+            }
+            Some(state)
+        }
+    }
+
     /// The task's state; None: as above.
     fn state(&self) -> Option<State> {
         let _bracket = BracketGuard::enter();
@@ -404,8 +423,18 @@ impl<'a, T> Continuation<'a, T> {
 
 impl<T> Drop for Continuation<'_, T> {
     fn drop(&mut self) {
-        match self.state() {
+        match self.settle() {
             None => return,
+            Some(State::Stopped(Stop::Completed)) => {
+                let outcome = {
+                    let _bracket = BracketGuard::enter();
+                    // SAFETY: it has completed, on donated time, and this is the last use.
+                    unsafe { self.take_outcome(Task::release) }
+                };
+                // A result that nobody asks for; a panic was reported.
+                drop(outcome);
+                return;
+            }
             Some(State::Prepared) => {
                 let is_ours = {
                     let _bracket = BracketGuard::enter();
@@ -563,6 +592,55 @@ impl<'a, T> Linger<'a, T> {
         }
     }
 
+    /// Lets a thread that waits for a lock run the function on, if that was stopped and may hold the lock.
+    ///
+    /// A function is stopped anywhere, also where it holds a lock that its launcher takes next: of `println!`, a
+    /// [`Mutex`](std::sync::Mutex), an initialisation. Nobody would be left to resume it. With this, the launcher
+    /// runs it on while it waits, in slices of 50 µs, until it has released the lock. For a mutex of the C library that is the
+    /// function that holds it. Who holds a lock of Rust's is not known: while a thread waits for one, all such functions go
+    /// on in turn whose handles it has, or the function has that waits; so they do while it waits in `parking_lot`
+    /// for whatever reason, and now and then in a [`Condvar`](std::sync::Condvar).
+    ///
+    /// A function may come to its end that way; [`resume`] says so. One that calls [`pause`] waits for its launcher then.
+    ///
+    /// For functions that borrow nothing: of others nobody knows, once their `Linger` is leaked, whether what they have
+    /// borrowed is still there. Functions that are launched through the C interface are all treated like that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::launch;
+    /// use std::sync::Mutex;
+    ///
+    /// static COUNT: Mutex<u64> = Mutex::new(0);
+    ///
+    /// let linger = launch(|| (0..100).for_each(|_| (0..1_000).for_each(|_| *COUNT.lock().unwrap() += 1)), 20)?.donatable();
+    /// // Wherever it was stopped:
+    /// let count = *COUNT.lock().unwrap();
+    /// assert!(count <= 100_000);
+    /// # drop(linger);
+    /// # Ok::<(), inger::Error>(())
+    /// ```
+    pub fn donatable(self) -> Self
+    where
+        'a: 'static,
+    {
+        if let Linger::Continuation(continuation) = &self {
+            let _bracket = BracketGuard::enter();
+            if continuation.claim() {
+                let task = continuation.task.as_ptr();
+                // SAFETY: the task is this continuation's, and stopped.
+                unsafe {
+                    (*task).is_donatable = true;
+                    if matches!((*task).state, State::Prepared | State::Stopped(Stop::Paused | Stop::Preempted)) {
+                        Task::keep(task);
+                    }
+                }
+            }
+        }
+        self
+    }
+
     /// The same, as a type that does not name the function: it never does here. For source compatibility.
     pub fn erase(self) -> Self {
         self
@@ -590,20 +668,29 @@ impl<'a, T> Linger<'a, T> {
     pub unsafe fn reclaim(self) {
         let Linger::Continuation(continuation) = self else { return };
         let mut continuation = ManuallyDrop::new(continuation);
-        let state = continuation.state();
-        {
+        let outcome = {
             let _bracket = BracketGuard::enter();
+            let task = continuation.task.as_ptr();
             if !continuation.claim() {
                 return;
             }
-            if state != Some(State::Prepared) {
-                // SAFETY: the task is this continuation's and not used again; the caller's promise.
-                unsafe {
-                    Task::reclaim(continuation.task.as_ptr());
-                    (continuation.free)(continuation.outcome.as_ptr().cast());
+            // SAFETY: the task is this continuation's and not used again; the caller's promise.
+            unsafe {
+                Task::release_locks(task);
+                match (*task).state {
+                    State::Prepared => None,
+                    State::Stopped(Stop::Completed) => Some(Some(continuation.take_outcome(Task::reclaim_completed))),
+                    _ => {
+                        Task::reclaim(task);
+                        (continuation.free)(continuation.outcome.as_ptr().cast());
+                        Some(None)
+                    }
                 }
-                return;
             }
+        };
+        if outcome.is_some() {
+            // With what it returned, if it came to its end after all.
+            return;
         }
         // SAFETY: as above, and it has not started.
         unsafe { continuation.discard_unstarted() };

@@ -48,6 +48,9 @@ pub(crate) fn set_callbacks() {
         postpone: Some(postpone),
         expiries_lost: Some(thread::wake_all),
         kernel_tid: Some(thread::kernel_tid),
+        donate: Some(donate),
+        give_back: Some(give_back),
+        waits_long: Some(report_wait),
         fault: Some(report_overflow),
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.
@@ -669,6 +672,24 @@ unsafe extern "C" fn release_held() {
             requeue_held(thread);
         }
     }
+}
+
+/// Context: the TCB of whoever waits for a lock, bracketed.
+unsafe extern "C" fn donate(tid: i32) -> bool {
+    Task::donate(tid)
+}
+
+/// What runs on donated time has released a lock: its slice ends here.
+///
+/// Context: a function's TCB, preemption deferred.
+unsafe extern "C" fn give_back() {
+    // SAFETY: a function's TCB names the kernel thread that runs it.
+    unsafe { Task::give_back(Thread::current()) };
+}
+
+/// Context: any TCB, bracketed.
+unsafe extern "C" fn report_wait(tid: i32) {
+    task::report_wait(tid);
 }
 
 /// `pthread_exit` inside a function: it ends, and its launcher is told. Does not return.

@@ -61,8 +61,9 @@ pub(crate) type Function = unsafe extern "C" fn(*mut c_void);
 /// - While `Stopped`: `innermost` is the function that goes on when it is resumed, itself or one inside
 ///   it, and `context` is where.
 /// - While not `Running`, its TCB's `defer` is not 0.
-/// - `launcher` is not null while it is one of the `kept` of that task, and not `Running`. Both change under the
-///   pool's lock, with one exception: `launcher` is null where nobody but the handle's owner can know of the task.
+/// - `keeper` is not null while it is one of those that this keeps, and not `Running` but on donated time. Both change
+///   under the pool's lock, with one exception: `keeper` is null where nobody but the handle's owner can know of the task.
+/// - `donor` is not null while it runs on donated time, and changes under the pool's lock. Nobody else takes it then.
 ///
 /// Never freed, so that a handle that has outlived its function can be told by the generation. The alignment leaves
 /// room for part of that in the C interface's pointers.
@@ -92,17 +93,28 @@ pub(crate) struct Task {
     function: Option<Function>,
     argument: *mut c_void,
     generation: AtomicU64,
-    /// The function that holds its handle, as far as we know: it ran this one last.
-    launcher: AtomicPtr<Task>,
-    /// The first of the unfinished functions whose handles it holds; they are linked by `next`.
-    kept: AtomicPtr<Task>,
+    /// Who holds its handle, as far as we know: ran it last.
+    keeper: AtomicPtr<Keeper>,
+    /// The unfinished functions whose handles it holds.
+    kept: Keeper,
     next: *mut Task,
+    /// While it is stopped in mid-run, a thread that waits for a lock may let it go on.
+    pub(crate) is_donatable: bool,
+    /// It runs on time that somebody has donated, who waits for a lock or cancels it.
+    is_donated: bool,
+    /// The kernel thread that waits meanwhile.
+    donor: *mut Thread,
     stack_top: *mut u8,
     group: c_long,
     tcb: libgotcha_tcb,
     tls: *mut libgotcha_thread,
     pub(crate) stack: Stack,
 }
+
+/// The unfinished functions that somebody keeps, a function or a kernel thread: the first, and the others are linked by
+/// `next`.
+#[derive(Default)]
+pub(crate) struct Keeper(AtomicPtr<Task>);
 
 /// Reserved for each function; memory is used as it is touched.
 /// Of the stacks that are made from now on.
@@ -114,14 +126,19 @@ const MOST_ABANDONED: usize = 10_000;
 
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
 
-/// Tasks without a function: those that do not fit into [`HOT`].
-static POOL: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
+static POOL: Mutex<Pool> = Mutex::new(Pool { idle: Vec::new(), all: Vec::new() });
 
-struct Idle(*mut Task);
-// SAFETY: an idle task belongs to whoever takes it out of the pool; nothing in it is bound to a kernel thread.
-unsafe impl Send for Idle {}
+struct Pool {
+    /// Tasks without a function: those that do not fit into [`HOT`].
+    idle: Vec<*mut Task>,
+    /// All but those that were abandoned.
+    all: Vec<*mut Task>,
+}
+// SAFETY: an idle task belongs to whoever takes it out of the pool; nothing in it is bound to a kernel thread. Of the
+// others only the number is read that locks know them by.
+unsafe impl Send for Pool {}
 
-fn pool() -> MutexGuard<'static, Vec<Idle>> {
+fn pool() -> MutexGuard<'static, Pool> {
     // Waiting for a lock of the standard library can leave an error number.
     POOL.try_lock().unwrap_or_else(|_| {
         let _errno = ErrnoGuard::new();
@@ -155,7 +172,7 @@ impl Hot {
 }
 
 /// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
-struct ForkGuard(UnsafeCell<Option<MutexGuard<'static, Vec<Idle>>>>);
+struct ForkGuard(UnsafeCell<Option<MutexGuard<'static, Pool>>>);
 // SAFETY: only the thread that holds the pool's lock uses the cell.
 unsafe impl Sync for ForkGuard {}
 static FORK_GUARD: ForkGuard = ForkGuard(UnsafeCell::new(None));
@@ -197,7 +214,7 @@ impl Task {
         let tcb = unsafe { libgotcha_tcb::new(group, stack.bottom(), stack.size_bytes()) }?;
         // SAFETY: the TCB was just made.
         let tls = unsafe { gotcha::libgotcha_tcb_state(tcb.thread_pointer) };
-        Ok(Box::into_raw(Box::new(Task {
+        let task = Box::into_raw(Box::new(Task {
             context: Context::new(tcb.thread_pointer),
             host: null_mut(),
             launcher_own_mask: None,
@@ -214,15 +231,20 @@ impl Task {
             function: None,
             argument: null_mut(),
             generation: AtomicU64::new(0),
-            launcher: AtomicPtr::new(null_mut()),
-            kept: AtomicPtr::new(null_mut()),
+            keeper: AtomicPtr::new(null_mut()),
+            kept: Keeper::default(),
             next: null_mut(),
+            is_donatable: false,
+            is_donated: false,
+            donor: null_mut(),
             stack_top: stack.top(),
             group,
             tcb,
             tls,
             stack,
-        })))
+        }));
+        pool().all.push(task);
+        Ok(task)
     }
 
     /// Takes an idle task, making one if there is none.
@@ -241,8 +263,8 @@ impl Task {
 
     #[cold]
     fn take_slowly() -> Result<*mut Task, Error> {
-        let idle = pool().pop();
-        match idle.map(|idle| idle.0).or_else(|| HOT.iter().find_map(Hot::take)) {
+        let idle = pool().idle.pop();
+        match idle.or_else(|| HOT.iter().find_map(Hot::take)) {
             Some(task) => Ok(task),
             None => Task::make(),
         }
@@ -266,6 +288,7 @@ impl Task {
             (*task).state = State::Prepared;
             (*task).is_cancelled = false;
             (*task).is_ending = false;
+            (*task).is_donatable = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
@@ -280,12 +303,10 @@ impl Task {
         // SAFETY: the caller's promise.
         unsafe {
             (*task).state = State::Idle;
-            if !(*task).kept.load(Relaxed).is_null() {
-                Task::let_go(task);
-            }
+            (*task).kept.let_go();
         }
         if !Hot::of_this_thread().give(task) {
-            pool().push(Idle(task));
+            pool().idle.push(task);
         }
     }
 
@@ -299,9 +320,7 @@ impl Task {
         let _errno = ErrnoGuard::new();
         // SAFETY: the caller's promise.
         unsafe {
-            if !(*task).kept.load(Relaxed).is_null() {
-                Task::let_go(task);
-            }
+            (*task).kept.let_go();
             Task::reclaim_one(task);
         }
     }
@@ -319,7 +338,7 @@ impl Task {
             unsafe {
                 let mut inner = (*task).innermost;
                 loop {
-                    let mut kept = (*inner).kept.load(Relaxed);
+                    let mut kept = (*inner).kept.0.load(Relaxed);
                     while !kept.is_null() {
                         if any(kept) {
                             return true;
@@ -361,9 +380,10 @@ impl Task {
             let mut inner = (*task).innermost;
             loop {
                 let parent = (*inner).parent;
-                while let Some(kept) = Task::take_kept(inner) {
+                while let Some(kept) = (*inner).kept.take() {
                     Task::end(kept, end_one);
                 }
+                CANCELLED.fetch_add(1, Relaxed);
                 // From here on handles are stale.
                 (*inner).generation.fetch_add(1, Release);
                 end_one(inner);
@@ -400,6 +420,7 @@ impl Task {
 
     unsafe fn abandon_one(task: *mut Task) {
         ABANDONED.fetch_add(1, Relaxed);
+        pool().all.retain(|other| *other != task);
         // SAFETY: abandon's contract, for this task.
         unsafe {
             if !gotcha::libgotcha_group_renew((*task).group) {
@@ -428,7 +449,8 @@ impl Task {
     }
 
     /// The function that calls this, if one does, keeps the handle of an unfinished one. Handlers of the program
-    /// and others on top of a function are not that function.
+    /// and others on top of a function are not that function. A kernel thread keeps those that it may let go on while it
+    /// waits.
     ///
     /// Context: bracketed.
     ///
@@ -437,20 +459,29 @@ impl Task {
     /// `task` is the caller's, and prepared or stopped.
     pub(crate) unsafe fn keep(task: *mut Task) {
         let thread = Thread::current();
+        if thread.is_null() {
+            return;
+        }
         // SAFETY: the caller's promise; the thread is this one.
         unsafe {
-            let launcher = if thread.is_null() { null_mut() } else { (*thread).current.load(Relaxed) };
-            if !launcher.is_null() && (*launcher).tls == gotcha::this() {
-                let _lock = pool();
-                (*task).next = (*launcher).kept.load(Relaxed);
-                (*launcher).kept.store(task, Relaxed);
-                (*task).launcher.store(launcher, Release);
-            }
+            let launcher = (*thread).current.load(Relaxed);
+            let keeper = if launcher.is_null() {
+                if !(*task).is_donatable || (*task).state != State::Stopped(Stop::Preempted) {
+                    return;
+                }
+                &(*thread).kept
+            } else if (*launcher).tls == gotcha::this() {
+                &(*launcher).kept
+            } else {
+                return;
+            };
+            let _lock = pool();
+            keeper.link(task);
         }
     }
 
     /// Makes a handle's task the caller's, if it still is the function that `is_mine` knows. It is nobody's to end
-    /// from then on.
+    /// or to let go on from then on.
     ///
     /// Context: bracketed.
     ///
@@ -461,15 +492,34 @@ impl Task {
     pub(crate) unsafe fn claim(task: *mut Task, is_mine: impl Fn(Generation) -> bool) -> bool {
         // SAFETY: the caller's promise: tasks are never freed. Who ends a kept task changes the generation first.
         unsafe {
-            if (*task).launcher.load(Acquire).is_null() {
+            if (*task).keeper.load(Acquire).is_null() {
                 return is_mine(Task::generation(task));
             }
-            let _lock = pool();
-            let is_mine = is_mine(Task::generation(task));
-            if is_mine && !(*task).launcher.load(Relaxed).is_null() {
-                Task::unlink(task);
+            Task::claim_kept(task, is_mine)
+        }
+    }
+
+    unsafe fn claim_kept(task: *mut Task, is_mine: impl Fn(Generation) -> bool) -> bool {
+        loop {
+            let lock = pool();
+            // SAFETY: as in claim.
+            unsafe {
+                if !is_mine(Task::generation(task)) {
+                    return false;
+                }
+                if (*task).donor.is_null() {
+                    if !(*task).keeper.load(Relaxed).is_null() {
+                        Task::unlink(task);
+                    }
+                    return true;
+                }
+                if (*task).donor == Thread::current() {
+                    // A handler of the program, on top of the function: what is running is nobody's to take.
+                    return false;
+                }
             }
-            is_mine
+            drop(lock);
+            std::thread::yield_now();
         }
     }
 
@@ -483,35 +533,47 @@ impl Task {
     pub(crate) unsafe fn look(task: *mut Task, is_mine: impl Fn(Generation) -> bool) -> Option<State> {
         // SAFETY: the caller's promise. Under the lock nobody else ends it.
         unsafe {
-            let _lock = (!(*task).launcher.load(Acquire).is_null()).then(pool);
+            let _lock = (!(*task).keeper.load(Acquire).is_null()).then(pool);
             is_mine(Task::generation(task)).then(|| (*task).state)
         }
     }
 
     /// Context: under the pool's lock.
     unsafe fn unlink(task: *mut Task) {
-        // SAFETY: the callers': a task that has a launcher is among those that it keeps.
+        // SAFETY: the callers': a task that has a keeper is among those that it keeps.
         unsafe {
-            let launcher = (*task).launcher.load(Relaxed);
-            if (*launcher).kept.load(Relaxed) == task {
-                (*launcher).kept.store((*task).next, Relaxed);
+            let first = &(*(*task).keeper.load(Relaxed)).0;
+            if first.load(Relaxed) == task {
+                first.store((*task).next, Relaxed);
             } else {
-                let mut before = (*launcher).kept.load(Relaxed);
+                let mut before = first.load(Relaxed);
                 while (*before).next != task {
                     before = (*before).next;
                 }
                 (*before).next = (*task).next;
             }
-            (*task).launcher.store(null_mut(), Release);
+            (*task).keeper.store(null_mut(), Release);
+        }
+    }
+}
+
+impl Keeper {
+    /// Context: under the pool's lock.
+    unsafe fn link(&self, task: *mut Task) {
+        // SAFETY: keep's: the task is the caller's, and nobody keeps it.
+        unsafe {
+            (*task).next = self.0.load(Relaxed);
+            self.0.store(task, Relaxed);
+            (*task).keeper.store((&raw const *self).cast_mut(), Release);
         }
     }
 
-    /// Takes over one of those that it keeps, whose handles become stale.
-    unsafe fn take_kept(task: *mut Task) -> Option<*mut Task> {
+    /// Takes over one of them, whose handles become stale.
+    unsafe fn take(&self) -> Option<*mut Task> {
         let _lock = pool();
-        // SAFETY: end's: the task is the caller's.
+        // SAFETY: end's: the keeper is the caller's.
         unsafe {
-            let kept = (*task).kept.load(Relaxed);
+            let kept = self.0.load(Relaxed);
             if kept.is_null() {
                 return None;
             }
@@ -521,18 +583,223 @@ impl Task {
         }
     }
 
-    /// The function has returned: those that it kept are whoever's has their handles.
+    /// From here on they are whoever's has their handles.
+    ///
+    /// # Safety
+    ///
+    /// The keeper is the caller's.
+    pub(crate) unsafe fn let_go(&self) {
+        if !self.0.load(Relaxed).is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { self.let_go_of_some() };
+        }
+    }
+
     #[cold]
-    unsafe fn let_go(task: *mut Task) {
+    unsafe fn let_go_of_some(&self) {
         let _lock = pool();
-        // SAFETY: release's: the task is the caller's.
+        while !self.0.load(Relaxed).is_null() {
+            // SAFETY: let_go's, and the list's.
+            unsafe { Task::unlink(self.0.load(Relaxed)) };
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------- donated time
+
+/// A kernel thread that is about to wait for a lock lets functions go on that were stopped in mid-run and may hold it:
+/// those whose handles it has itself, or the functions that it is running.
+impl Task {
+    /// Lets one go on for a moment, until it releases a lock at most: the one whose TCB has that tid, or, if 0, the next
+    /// in turn. False: there is none.
+    ///
+    /// Context: bracketed, on the TCB of whoever waits.
+    pub(crate) fn donate(tid: i32) -> bool {
+        let _errno = ErrnoGuard::new();
+        let thread = Thread::current();
+        // SAFETY: the thread is this one. A task that is found is stopped, and nobody takes it while it has a donor.
         unsafe {
-            while !(*task).kept.load(Relaxed).is_null() {
-                Task::unlink((*task).kept.load(Relaxed));
+            let Some(task) = Task::find_donatable(thread, tid) else { return false };
+            let stop = Task::run_donated(task, DONATED_US);
+            let _lock = pool();
+            (*task).donor = null_mut();
+            let keeper = (*task).keeper.load(Relaxed);
+            Task::unlink(task);
+            if stop == Ok(Stop::Preempted) {
+                (*keeper).link_last(task);
+            }
+        }
+        true
+    }
+
+    unsafe fn run_donated(task: *mut Task, budget_us: u64) -> Result<Stop, Error> {
+        // SAFETY: the callers': the task is stopped, and theirs. It may run functions inside, which stop with it.
+        unsafe {
+            let innermost = (*task).innermost;
+            (*(*innermost).tls).is_donated = 1;
+            (*task).is_donated = true;
+            let stop = Task::run(task, budget_us);
+            (*task).is_donated = false;
+            (*(*innermost).tls).is_donated = 0;
+            stop
+        }
+    }
+
+    /// The running function has released a lock: the slice of the one around it that runs on donated time ends.
+    ///
+    /// Context: a function's TCB, preemption deferred.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, and a function is running on it.
+    pub(crate) unsafe fn give_back(thread: *mut Thread) {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            let innermost = (*thread).current.load(Relaxed);
+            let mut task = innermost;
+            while !task.is_null() && !(*task).is_donated {
+                task = Task::stopper(task);
+            }
+            if !task.is_null() {
+                (*task).deadline_ns = 0;
+                (*thread).deadline_ns.store(0, Relaxed);
+                Task::set_pending(innermost);
+            }
+        }
+    }
+
+    unsafe fn find_donatable(thread: *mut Thread, tid: i32) -> Option<*mut Task> {
+        let _lock = pool();
+        // SAFETY: donate's: the thread is this one, and so is the chain that it runs. What is kept changes under the
+        // lock.
+        unsafe {
+            let mut running = (*thread).current.load(Relaxed);
+            loop {
+                let keeper = if running.is_null() { &(*thread).kept } else { &(*running).kept };
+                let mut task = keeper.0.load(Relaxed);
+                while !task.is_null() {
+                    let can_go_on = (*task).is_donatable && (*task).state == State::Stopped(Stop::Preempted);
+                    if can_go_on && (tid == 0 || Task::is_known_as(task, tid)) {
+                        (*task).donor = thread;
+                        return Some(task);
+                    }
+                    task = (*task).next;
+                }
+                if running.is_null() {
+                    return None;
+                }
+                running = (*running).parent;
+            }
+        }
+    }
+
+    /// Is that the tid of the task's TCB, or of a function's inside it?
+    unsafe fn is_known_as(task: *mut Task, tid: i32) -> bool {
+        // SAFETY: find_donatable's: the task is stopped, with those inside it.
+        unsafe {
+            let mut inner = (*task).innermost;
+            loop {
+                if gotcha::libgotcha_tcb_tid(&(*inner).tcb) == tid {
+                    return true;
+                }
+                if inner == task {
+                    return false;
+                }
+                inner = (*inner).parent;
+            }
+        }
+    }
+
+    /// A function that is going to be cancelled in mid-run goes on until it holds no lock of the program's that we know of,
+    /// or has had [`GRACE_SLICES`].
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and what it has borrowed is still there.
+    pub(crate) unsafe fn release_locks(task: *mut Task) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut slices = 0;
+            while (*task).state == State::Stopped(Stop::Preempted)
+                && Task::holds_locks(task)
+                && slices < GRACE_SLICES
+                && Task::run_donated(task, DONATED_US).is_ok()
+            {
+                slices += 1;
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn holds_locks(task: *mut Task) -> bool {
+        // SAFETY: release_locks's.
+        unsafe {
+            let mut inner = (*task).innermost;
+            loop {
+                if (*(*inner).tls).locks_held != 0 {
+                    return true;
+                }
+                if inner == task {
+                    return false;
+                }
+                inner = (*inner).parent;
             }
         }
     }
 }
+
+/// Functions that were cancelled in mid-run.
+static CANCELLED: AtomicUsize = AtomicUsize::new(0);
+
+/// The calling thread has waited for a lock for a second: of the function whose TCB has that tid; 0: of whomever, which
+/// is said once.
+pub(crate) fn report_wait(tid: i32) {
+    static IS_SAID: AtomicBool = AtomicBool::new(false);
+    let _errno = ErrnoGuard::new();
+    let cancelled = CANCELLED.load(Relaxed);
+    if tid == 0 && (cancelled == 0 || IS_SAID.swap(true, Relaxed)) {
+        return;
+    }
+    // SAFETY: tasks are never freed.
+    let is_known_as = |task: &*mut Task| unsafe { gotcha::libgotcha_tcb_tid(&(**task).tcb) } == tid;
+    let is_alive = tid != 0 && pool().all.iter().any(is_known_as);
+    let holder = match (tid, is_alive) {
+        (0, _) => format!("may be held by one of the {cancelled} functions that were cancelled"),
+        (_, true) => "is held by a preemptible function that does not go on".into(),
+        (_, false) => "was held by a preemptible function when it was cancelled".into(),
+    };
+    let thread = libsignal::gettid();
+    let line = format!("inger: thread {thread} has waited for a second for a lock that {holder}\n");
+    // SAFETY: the line's bytes. Not by the standard library, whose lock it may be.
+    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+}
+
+impl Keeper {
+    /// Context: under the pool's lock.
+    unsafe fn link_last(&self, task: *mut Task) {
+        // SAFETY: as for link.
+        unsafe {
+            let mut last = self.0.load(Relaxed);
+            if last.is_null() {
+                return self.link(task);
+            }
+            while !(*last).next.is_null() {
+                last = (*last).next;
+            }
+            (*task).next = null_mut();
+            (*last).next = task;
+            (*task).keeper.store((&raw const *self).cast_mut(), Release);
+        }
+    }
+}
+
+/// A slice of donated time.
+const DONATED_US: u64 = 50;
+/// How long a function that is cancelled may take to release its locks: 1 ms. Counted, because on a busy machine time passes
+/// while the kernel runs other threads.
+const GRACE_SLICES: u32 = 20;
 
 // ---------------------------------------------------------------------------------- running
 
@@ -591,6 +858,20 @@ impl Task {
             };
             (*task).state = State::Stopped(stop);
             Ok(stop)
+        }
+    }
+
+    /// The same, of a task that may have come to its end on donated time.
+    ///
+    /// # Safety
+    ///
+    /// As for run, but it may have ended.
+    pub(crate) unsafe fn go_on(task: *mut Task, budget_us: u64) -> Result<Stop, Error> {
+        // SAFETY: the caller's promise.
+        match unsafe { (*task).state } {
+            State::Stopped(stop @ (Stop::Completed | Stop::Ended)) => Ok(stop),
+            // SAFETY: the caller's promise.
+            _ => unsafe { Task::run(task, budget_us) },
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::deadline::{Alarm, NEVER};
 use crate::error::{ErrnoGuard, Error};
 use crate::preempt::{self, Patience};
-use crate::task::Task;
+use crate::task::{Keeper, Task};
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -43,6 +43,8 @@ pub(crate) struct Thread {
     pub(crate) patience: Patience,
     entry: &'static Entry,
     pub(crate) held: UnsafeCell<Vec<Foreign>>,
+    /// Functions that it has stopped, outside functions, and may let go on while it waits for a lock.
+    pub(crate) kept: Keeper,
     /// Its alternate signal stack, if that is ours.
     _alternate_stack: Option<AlternateStack>,
 }
@@ -114,6 +116,7 @@ impl Thread {
             patience: Patience::default(),
             entry,
             held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
+            kept: Keeper::default(),
             _alternate_stack: AlternateStack::provide()?,
         }));
         // SAFETY: just made, and nobody else has it yet.
@@ -487,6 +490,7 @@ unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
         // A handler uses the record no more. An expiry that is still to come is known by its cookie.
         (&raw mut (*state).owner).write_volatile(null_mut());
         compiler_fence(SeqCst);
+        (*thread.cast::<Thread>()).kept.let_go();
         drop(Box::from_raw(thread.cast::<Thread>()));
         entry.withdraw();
     }

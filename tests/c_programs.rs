@@ -133,6 +133,11 @@ fn cplusplus() {
 }
 
 #[test]
+fn locks_of_stopped_functions() {
+    passes("donation.cpp", &[]);
+}
+
+#[test]
 fn locks() {
     passes("locks.cpp", &[]);
 }

@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-const TOPICS: [&str; 8] = ["heap", "libsets", "loader", "process", "signals", "streams", "threads", "waits"];
+const TOPICS: [&str; 9] =
+    ["donation", "heap", "libsets", "loader", "process", "signals", "streams", "threads", "waits"];
 
 /// Rows whose absence no test can show, by reason.
 const NOT_SHOWN: [(&str, &str); 16] = [
     (
         "tests/pthread_locks.rs is about these",
-        "pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_mutex_clocklock pthread_mutex_consistent \
-         pthread_mutex_lock pthread_mutex_timedlock pthread_mutex_trylock pthread_mutex_unlock",
+        "pthread_cond_clockwait pthread_cond_timedwait pthread_cond_wait pthread_mutex_consistent",
     ),
     ("prevents a coincidence that tests/signal_masks.rs brings about in some of its runs only", "raise"),
     (
@@ -257,6 +257,11 @@ fn test_topic(topic: &str) {
     });
     let failures = failures.into_inner().expect("nobody panics");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn donation() {
+    test_topic("donation");
 }
 
 #[test]

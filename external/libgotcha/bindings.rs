@@ -42,10 +42,12 @@ pub struct libgotcha_thread {
     pub blocked_before: u8,
     pub shell: i32,
     pub interrupted: *mut ::core::ffi::c_void,
+    pub locks_held: u32,
+    pub is_donated: u8,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 152usize];
+    ["Size of libgotcha_thread"][::core::mem::size_of::<libgotcha_thread>() - 160usize];
     ["Alignment of libgotcha_thread"][::core::mem::align_of::<libgotcha_thread>() - 8usize];
     ["Offset of field: libgotcha_thread::table"][::core::mem::offset_of!(libgotcha_thread, table) - 0usize];
     ["Offset of field: libgotcha_thread::defer"][::core::mem::offset_of!(libgotcha_thread, defer) - 8usize];
@@ -86,6 +88,8 @@ const _: () = {
     ["Offset of field: libgotcha_thread::shell"][::core::mem::offset_of!(libgotcha_thread, shell) - 140usize];
     ["Offset of field: libgotcha_thread::interrupted"]
         [::core::mem::offset_of!(libgotcha_thread, interrupted) - 144usize];
+    ["Offset of field: libgotcha_thread::locks_held"][::core::mem::offset_of!(libgotcha_thread, locks_held) - 152usize];
+    ["Offset of field: libgotcha_thread::is_donated"][::core::mem::offset_of!(libgotcha_thread, is_donated) - 156usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -116,6 +120,9 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn libgotcha_tcb_roll_back(arg1: *mut libgotcha_tcb);
+}
+unsafe extern "C" {
+    pub fn libgotcha_tcb_tid(arg1: *const libgotcha_tcb) -> i32;
 }
 unsafe extern "C" {
     pub fn libgotcha_tcb_state(thread_pointer: usize) -> *mut libgotcha_thread;
@@ -188,13 +195,16 @@ pub struct libgotcha_callbacks {
     pub kernel_tid: ::core::option::Option<unsafe extern "C" fn(owner: *const ::core::ffi::c_void) -> i32>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
+    pub donate: ::core::option::Option<unsafe extern "C" fn(tid: i32) -> bool>,
+    pub give_back: ::core::option::Option<unsafe extern "C" fn()>,
+    pub waits_long: ::core::option::Option<unsafe extern "C" fn(tid: i32)>,
     pub fault: ::core::option::Option<
         unsafe extern "C" fn(signal: ::core::ffi::c_int, arg1: *mut siginfo_t, ucontext: *mut ::core::ffi::c_void),
     >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 136usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 160usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -222,7 +232,12 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 112usize];
     ["Offset of field: libgotcha_callbacks::expiries_lost"]
         [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 120usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 128usize];
+    ["Offset of field: libgotcha_callbacks::donate"][::core::mem::offset_of!(libgotcha_callbacks, donate) - 128usize];
+    ["Offset of field: libgotcha_callbacks::give_back"]
+        [::core::mem::offset_of!(libgotcha_callbacks, give_back) - 136usize];
+    ["Offset of field: libgotcha_callbacks::waits_long"]
+        [::core::mem::offset_of!(libgotcha_callbacks, waits_long) - 144usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 152usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

@@ -43,6 +43,8 @@ struct libgotcha_thread {
 	uint8_t blocked_before; /* 138: `signal_blocked` as it was before the handlers that are running */
 	int32_t shell;          /* 140: the child of a system() that is waiting here, or 0 */
 	void *interrupted;      /* 144: a ucontext_t: what goes on here after the preemption signal's handler; else NULL */
+	uint32_t locks_held;    /* 152: locks of the program that code on this TCB holds or waits for, if virtual */
+	uint8_t is_donated;     /* 156: it runs on time that a waiter for a lock has donated: see policy_donation.c */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 
@@ -61,6 +63,8 @@ void libgotcha_tcb_exchange_stack(struct libgotcha_thread *, bool runs);
 void libgotcha_tcb_refresh(struct libgotcha_tcb *);
 /* Thread-locals of the libset's copies, as they were when the TCB was made. */
 void libgotcha_tcb_roll_back(struct libgotcha_tcb *);
+/* The number by which locks know code on that TCB. */
+int32_t libgotcha_tcb_tid(const struct libgotcha_tcb *);
 /* The per-TCB state of a TCB that is not current. */
 struct libgotcha_thread *libgotcha_tcb_state(uintptr_t thread_pointer);
 /* On a virtual TCB, at the end of a function: destructors of its thread-locals and keys. */
@@ -130,6 +134,14 @@ struct libgotcha_callbacks {
 	void (*postpone)(void);
 	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */
 	void (*expiries_lost)(void);
+	/* The calling thread waits for a lock: lets the stopped function go on whose TCB has that tid, or, if 0, the next of
+	 * all, for a moment. False: there is none that may. In a bracket; may come back on another kernel thread. */
+	bool (*donate)(int32_t tid);
+	/* The function that runs on donated time has released a lock: it is to stop when the bracket is left. */
+	void (*give_back)(void);
+	/* The calling thread has waited for a lock for a second, of the function whose TCB has that tid; 0: of whomever. In
+	 * a bracket. */
+	void (*waits_long)(int32_t tid);
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the
 	 * process for, such as a stack overflow of a function. Returns if it is not one. */
 	void (*fault)(int signal, siginfo_t *, void *ucontext);

@@ -141,9 +141,10 @@ void gotcha_table_fill(struct libset *set) {
 }
 
 /* What a call from base runs. */
-static void *base_entry(void *function) {
+static void *base_entry(void *function, bool is_program) {
 	const struct row *row = gotcha_policy_find(function);
-	return row && row->in_base && row->wrapper ? row->wrapper : function;
+	bool counts = row && row->wrapper && row->in_base && (is_program || row->in_base != FROM_PROGRAM);
+	return counts ? row->wrapper : function;
 }
 
 /* libstdc++ mutex.cc: it runs what std::call_once(), a template, has left in thread-locals of libstdc++'s.
@@ -180,7 +181,7 @@ static int fill_slot(size_t index, void *function) {
 		error = find_entry(index, &slot->everywhere);
 	else if (!home || home->kind != OBJECT_REPLICATED || function == once_proxy())
 		slot->everywhere = function;
-	gotcha_starting_table[index] = base_entry(function);
+	gotcha_starting_table[index] = base_entry(function, true);
 	gotcha_shared_table[index] = row ? slot->everywhere : function;
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);
@@ -294,7 +295,7 @@ static int intercept_word(struct object *object, const Elf64_Rela *relocation) {
 	/* an object's own tables of its own functions belong to its copies: they are relocated there */
 	if (type == R_X86_64_64 && home == object && object->kind != OBJECT_SHARED)
 		return 0;
-	void *target = stays_in_base(object, type, home) ? base_entry(value) : gotcha_trampoline(value);
+	void *target = stays_in_base(object, type, home) ? base_entry(value, false) : gotcha_trampoline(value);
 	if (!target)
 		return gotcha_fail(ENOMEM, "more than %d intercepted functions", MAX_SLOTS);
 	if (!rewrite(word, target, value, object))

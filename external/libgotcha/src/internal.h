@@ -23,6 +23,7 @@
 #include "control.h"
 #include "libgotcha.h"
 
+#include <errno.h>
 #include <aio.h>
 #include <elf.h>
 #include <link.h>
@@ -39,6 +40,10 @@
 
 /* This thread's state: the current TCB's. */
 #define THIS libgotcha_tls
+
+/* The tid of a virtual TCB: unique, and above every kernel thread's. Pids end at 2^22; the futex owner field is 30
+ * bits wide (FUTEX_TID_MASK). */
+enum { FIRST_VIRTUAL_TID = 1 << 29 };
 
 enum { MAX_OBJECTS = 512, MAX_SLOTS = 65536, MAX_LIBSETS = 65536 };
 
@@ -299,14 +304,15 @@ size_t gotcha_calls_jump(struct libgotcha_thread *state, uintptr_t tcb, uintptr_
 struct row {
 	const char *name;
 	void *wrapper;          /* what a call inside a libset runs; NULL: base's function itself */
-	bool in_base;           /* calls outside of libsets run the wrapper too */
+	uint8_t in_base;        /* calls outside of libsets run the wrapper too: all, or those of the program alone */
 	void *base;             /* base's function; NULL: this system has none */
 };
+enum { FROM_PROGRAM = 2 };
 struct rows {
 	struct row *first;
 	size_t length;
 };
-extern struct rows gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_libc_heap, gotcha_rows_loader, gotcha_rows_locale,
+extern struct rows gotcha_rows_donation, gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_libc_heap, gotcha_rows_loader, gotcha_rows_locale,
 	gotcha_rows_locks, gotcha_rows_process, gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind,
 	gotcha_rows_valgrind, gotcha_rows_waits;
 int gotcha_valgrind_init(void);
@@ -374,6 +380,13 @@ int gotcha_aio_suspend(const struct aiocb *const list[], int length, const struc
 void gotcha_nap(long *duration_ns);
 bool gotcha_has_passed(clockid_t, const struct timespec *deadline);
 void gotcha_locks_forget(struct libgotcha_thread *);
+/* policy_donation.c. As long as a stopped function holds a lock with that owner field, and may go on: it does. Returns
+ * whether one holds it that may not. */
+bool gotcha_donate_to_owner(const int *owner, clockid_t, const struct timespec *deadline);
+bool gotcha_donate_for_mutex(const pthread_mutex_t *, clockid_t, const struct timespec *deadline);
+void gotcha_say_waits(int tid);
+void gotcha_in_a_second(struct timespec *);
+void gotcha_released(void);
 bool gotcha_program_action(int signal, struct sigaction *);
 /* Around what gives a process to another program: that is to find the signals as this program has left them. What
  * is done in between takes as long as it takes to start it, with preemption deferred. */
@@ -427,6 +440,34 @@ int gotcha_thread_atexit(void (*run)(void *), void *object, void *dso);
 static inline bool in_libset(void) {
 	return THIS.set && is_libsets(THIS.table);
 }
+/* The definition that a call without the row would reach: the calling libset's, or base's. */
+static inline void *gotcha_own(const struct row *row) {
+	return in_libset() ? libc_copy(THIS.set, row->base) : row->base;
+}
+
+/* Around each function that takes, or releases, a lock which a cancel is not to come in between. */
+static inline void gotcha_lock_begin(void) {
+	THIS.locks_held += THIS.is_virtual;
+}
+static inline int gotcha_lock_end(int error) {
+	if (unlikely(error) && error != EOWNERDEAD)
+		THIS.locks_held -= THIS.is_virtual;
+	return error;
+}
+static inline int gotcha_unlock_end(int error) {
+	/* one that somebody else has locked may be unlocked, too, though it may not */
+	if (!error && THIS.locks_held)
+		THIS.locks_held--;
+	if (unlikely(THIS.is_donated))
+		gotcha_released();
+	return error;
+}
+/* The same, before a mutex is waited for: it seldom is a function's. */
+static inline bool gotcha_before_mutex(const pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline) {
+	int owner = __atomic_load_n(&mutex->__data.__owner, __ATOMIC_RELAXED);
+	bool is_suspicious = owner >= FIRST_VIRTUAL_TID || (!owner && __atomic_load_n(&mutex->__data.__lock, __ATOMIC_RELAXED));
+	return unlikely(is_suspicious) && gotcha_donate_for_mutex(mutex, clock, deadline);
+}
 
 /* ------------------------------------------------------------------ glibc's private facts (glibc.c) */
 
@@ -462,9 +503,6 @@ size_t gotcha_static_tls_offset(const struct link_map *);
 uintptr_t gotcha_demangle(uintptr_t mangled);
 /* The stack pointer that a jmp_buf holds. */
 uintptr_t gotcha_jump_stack_pointer(const void *jmp_buf);
-/* The tid of a virtual TCB: unique, and above every kernel thread's. Pids end at 2^22; the futex owner field is 30
- * bits wide (FUTEX_TID_MASK). */
-enum { FIRST_VIRTUAL_TID = 1 << 29 };
 int gotcha_new_tid(void);
 
 /* ------------------------------------------------------------------ environment, errors (config.c) */

@@ -1,7 +1,7 @@
-/* Policy of the locks whose owner the kernel knows: mutexes that are robust, or have a priority protocol.
+/* Policy of mutexes; above all of those whose owner the kernel knows: that are robust, or have a priority protocol.
  *
  * Other locks record the tid of the TCB that takes them.  A virtual TCB's is its own and stays the same
- * on whatever kernel thread the function runs: these need no row.  But the kernel knows kernel threads
+ * on whatever kernel thread the function runs: these are just counted, and waited for as policy_donation.c says.  But the kernel knows kernel threads
  * only: it marks their robust mutexes when they end, lends priority to them, and lets them alone
  * unlock.  So a function takes and releases such a mutex as its kernel thread, on that one's TCB, and
  * is not preempted while it holds it: it could be resumed on another.
@@ -36,7 +36,7 @@ typedef int wait_until(pthread_cond_t *, pthread_mutex_t *, const struct timespe
 typedef int wait_clock_until(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
 
 /* The libset's own definition, which a call without a row would reach. */
-#define OWN(row, type) ((type *) (in_libset() ? libc_copy(THIS.set, rows[ROW_##row].base) : rows[ROW_##row].base))
+#define OWN(row, type) ((type *) gotcha_own(&rows[ROW_##row]))
 #define BASE(row, type) ((type *) rows[ROW_##row].base)
 
 /* nptl/pthreadP.h: bits of __kind, which are the ABI of static initialisers */
@@ -137,27 +137,50 @@ static int lock_until(pthread_mutex_t *mutex, clockid_t clock, const struct time
 	}
 }
 
+/* Of a function that does not go on, for all we know: this may take for ever, and not silently. */
+static int lock_reporting(pthread_mutex_t *mutex) {
+	struct timespec second;
+	gotcha_in_a_second(&second);
+	int owner = mutex->__data.__owner, error = OWN(clocklock, clock_until)(mutex, CLOCK_MONOTONIC, &second);
+	if (error != ETIMEDOUT)
+		return error;
+	gotcha_say_waits(owner);
+	return OWN(lock, on_mutex)(mutex);
+}
+
 static int locks_lock(pthread_mutex_t *mutex) {
-	return is_kernel_owned(mutex) ? lock_until(mutex, CLOCK_MONOTONIC, NULL) : OWN(lock, on_mutex)(mutex);
+	if (is_kernel_owned(mutex))
+		return lock_until(mutex, CLOCK_MONOTONIC, NULL);
+	gotcha_lock_begin();
+	bool is_stuck = gotcha_before_mutex(mutex, CLOCK_MONOTONIC, NULL);
+	return gotcha_lock_end(is_stuck ? lock_reporting(mutex) : OWN(lock, on_mutex)(mutex));
 }
 
 static int locks_trylock(pthread_mutex_t *mutex) {
-	if (!is_kernel_owned(mutex))
-		return OWN(trylock, on_mutex)(mutex);
-	int error = try(mutex);
-	return error == EDEADLK ? EBUSY : error;
+	if (is_kernel_owned(mutex)) {
+		int error = try(mutex);
+		return error == EDEADLK ? EBUSY : error;
+	}
+	gotcha_lock_begin();
+	return gotcha_lock_end(OWN(trylock, on_mutex)(mutex));
 }
 
 static int locks_timedlock(pthread_mutex_t *mutex, const struct timespec *deadline) {
-	return is_kernel_owned(mutex) ? lock_until(mutex, CLOCK_REALTIME, deadline) : OWN(timedlock, until)(mutex, deadline);
+	if (is_kernel_owned(mutex))
+		return lock_until(mutex, CLOCK_REALTIME, deadline);
+	gotcha_lock_begin();
+	gotcha_before_mutex(mutex, CLOCK_REALTIME, deadline);
+	return gotcha_lock_end(OWN(timedlock, until)(mutex, deadline));
 }
 
 static int locks_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline) {
-	if (!is_kernel_owned(mutex))
-		return OWN(clocklock, clock_until)(mutex, clock, deadline);
-	if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
-		return EINVAL;
-	return lock_until(mutex, clock, deadline);
+	bool is_clock = clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC;
+	if (is_kernel_owned(mutex))
+		return is_clock ? lock_until(mutex, clock, deadline) : EINVAL;
+	gotcha_lock_begin();
+	if (is_clock)
+		gotcha_before_mutex(mutex, clock, deadline);
+	return gotcha_lock_end(OWN(clocklock, clock_until)(mutex, clock, deadline));
 }
 
 static int unlock_held(struct held_lock **link) {
@@ -174,7 +197,7 @@ static int unlock_held(struct held_lock **link) {
 
 static int locks_unlock(pthread_mutex_t *mutex) {
 	if (!is_kernel_owned(mutex))
-		return OWN(unlock, on_mutex)(mutex);
+		return gotcha_unlock_end(OWN(unlock, on_mutex)(mutex));
 	struct shared_guard guard;
 	shared_enter(&guard);
 	struct held_lock **link = find(mutex);
@@ -246,14 +269,14 @@ static int locks_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mute
 }
 
 static struct row rows[] = {
-	[ROW_lock] = { "pthread_mutex_lock", locks_lock },
-	[ROW_trylock] = { "pthread_mutex_trylock", locks_trylock },
-	[ROW_timedlock] = { "pthread_mutex_timedlock", locks_timedlock },
-	[ROW_clocklock] = { "pthread_mutex_clocklock", locks_clocklock },
-	[ROW_unlock] = { "pthread_mutex_unlock", locks_unlock },
-	[ROW_consistent] = { "pthread_mutex_consistent", locks_consistent },
-	[ROW_cond_wait] = { "pthread_cond_wait", locks_cond_wait },
-	[ROW_cond_timedwait] = { "pthread_cond_timedwait", locks_cond_timedwait },
-	[ROW_cond_clockwait] = { "pthread_cond_clockwait", locks_cond_clockwait },
+	[ROW_lock] = { "pthread_mutex_lock", locks_lock, FROM_PROGRAM, NULL },
+	[ROW_trylock] = { "pthread_mutex_trylock", locks_trylock, false, NULL },
+	[ROW_timedlock] = { "pthread_mutex_timedlock", locks_timedlock, FROM_PROGRAM, NULL },
+	[ROW_clocklock] = { "pthread_mutex_clocklock", locks_clocklock, FROM_PROGRAM, NULL },
+	[ROW_unlock] = { "pthread_mutex_unlock", locks_unlock, false, NULL },
+	[ROW_consistent] = { "pthread_mutex_consistent", locks_consistent, false, NULL },
+	[ROW_cond_wait] = { "pthread_cond_wait", locks_cond_wait, false, NULL },
+	[ROW_cond_timedwait] = { "pthread_cond_timedwait", locks_cond_timedwait, false, NULL },
+	[ROW_cond_clockwait] = { "pthread_cond_clockwait", locks_cond_clockwait, false, NULL },
 };
 struct rows gotcha_rows_locks = { rows, lengthof(rows) };

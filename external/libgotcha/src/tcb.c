@@ -326,6 +326,10 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	return error;
 }
 
+int32_t libgotcha_tcb_tid(const struct libgotcha_tcb *tcb) {
+	return *(int *) (tcb->thread_pointer + gotcha_layout.tid);
+}
+
 /* What the last function on this TCB has left: it may have ended anywhere. */
 static void reset_state(struct libgotcha_thread *state) {
 	state->table = state->set->table;
@@ -334,6 +338,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->handlers = state->sections = 0;
 	state->streams_locked = 0;
 	state->interrupted = NULL;
+	state->locks_held = 0;
 	state->calls_end = state->calls;
 	if (unlikely(state->shell))
 		gotcha_shell_abandon(state);
