@@ -613,7 +613,8 @@ impl Task {
     /// Lets one go on for a moment, until it releases a lock at most: the one whose TCB has that tid, or, if 0, the next
     /// in turn. False: there is none.
     ///
-    /// Context: bracketed, on the TCB of whoever waits.
+    /// Context: bracketed, on the TCB of whoever waits, with preemption deferred once more: then this is a launch that cannot
+    /// be stopped.
     pub(crate) fn donate(tid: i32) -> bool {
         let _errno = ErrnoGuard::new();
         let thread = Thread::current();

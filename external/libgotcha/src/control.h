@@ -135,7 +135,7 @@ struct libgotcha_callbacks {
 	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */
 	void (*expiries_lost)(void);
 	/* The calling thread waits for a lock: lets the stopped function go on whose TCB has that tid, or, if 0, the next of
-	 * all, for a moment. False: there is none that may. In a bracket; may come back on another kernel thread. */
+	 * all, for a moment. False: there is none that may. In a bracket, with preemption deferred once more. */
 	bool (*donate)(int32_t tid);
 	/* The function that runs on donated time has released a lock: it is to stop when the bracket is left. */
 	void (*give_back)(void);

@@ -45,13 +45,16 @@ static bool may_donate(void) {
 	return THIS.owner && !THIS.handlers && THIS.defer == THIS.sections + !THIS.is_virtual && gotcha_callbacks.donate;
 }
 
-/* Context: as the program called.  May come back on another kernel thread. */
+/* Context: as the program called.  A function that waits is not stopped before what it has donated to has: that is not its
+ * own, and others have its handle. */
 static bool donate(int tid) {
 	struct shared_guard guard;
 	shared_enter(&guard);
+	deferred_enter();
 	int saved = *gotcha_base_errno();
 	bool is_given = gotcha_callbacks.donate(tid);
 	*gotcha_base_errno() = saved;
+	deferred_leave();
 	shared_leave(&guard);
 	return is_given;
 }
@@ -258,16 +261,28 @@ enum { MOMENT_NS = 50000 };
 
 /* Values that are waited for are locks' in these libraries.  A thread that parks, for a channel or a join, waits for
  * UINT32_MAX (std).  A condition's counter may by chance have the value of a lock. */
-static bool is_locks(uint32_t value) {
+static bool is_locks_value(uint32_t value) {
 	enum {
 		CONTENDED = 2,                          /* std: Mutex, ReentrantLock */
 		RUNNING_QUEUED = 2 | 4, RUNNING_QUEUED_OLD = 1 | 4,     /* std: Once, OnceLock, LazyLock */
-		RWLOCK = 0x3fffffff,                    /* std: RwLock, from here on */
+		READ_LOCKED_WAITING = 1u << 30,         /* std: RwLock, who reads, from here on */
 		PARKED = 1,                             /* parking_lot: every wait */
 		GUARD = 0x10000 | 0x100,                /* libstdc++: __cxa_guard_acquire */
 	};
 	return value == CONTENDED || value == RUNNING_QUEUED || value == RUNNING_QUEUED_OLD || value == PARKED || value == GUARD
-		|| (value >= RWLOCK && value != UINT32_MAX);
+		|| (value >= READ_LOCKED_WAITING && value != UINT32_MAX);
+}
+
+/* Who waits to write waits for a counter, like that of a condition; the state of std's RwLock lies before it. */
+static bool is_counter_of_rwlock(const uint32_t *word) {
+	const uint32_t WRITERS_WAITING = 1u << 31, LOCKED = (1u << 30) - 1;
+	bool is_readable = (uintptr_t) word % 4096;
+	uint32_t before = is_readable ? __atomic_load_n(word - 1, __ATOMIC_RELAXED) : 0;
+	return before & WRITERS_WAITING && before & LOCKED;
+}
+
+static bool is_locks(const uint32_t *word, uint32_t value) {
+	return is_locks_value(value) || is_counter_of_rwlock(word);
 }
 
 /* Until when, as FUTEX_WAIT_BITSET counts: on the clock that it is told.  False: for ever. */
@@ -328,7 +343,7 @@ static long donation_syscall(long number, SIX_PARAMETERS) {
 			gotcha_released();
 		return woken;
 	}
-	if (!is_locks(c) || !may_donate())
+	if (!may_donate() || !is_locks((const uint32_t *) a, c))
 		return own(number, SIX_ARGUMENTS);
 	return wait_for_lock(own, (const uint32_t *) a, b, c, (const struct timespec *) d, f);
 }
