@@ -24,8 +24,11 @@
  * variables. The libraries' variables are the function's (strtok()'s, rand()'s, setlocale()'s, errno):
  * as at the program's start, or as an earlier function that has returned left them. Functions of the
  * program's own are interrupted like all others: what they share with the launcher needs the care
- * that threads need, and linger_defer() around locks: what an unfinished function holds, nobody
- * releases while its launcher waits for it.
+ * that threads need. A launcher that waits for a lock (mutex, read-write lock, spin lock, pthread_once())
+ * which a function holds where it was preempted lets that function go on, in slices of 50 us, until it has
+ * released it; so a function may come to its end while its launcher waits. One that holds the lock in
+ * pause(), or whose handle another kernel thread has, is waited for in vain: linger_defer() around the
+ * section prevents that.
  *
  * The process: exit() inside a function ends it, fork() copies it, unfinished functions included.
  * SIGALRM preempts; the program can use it all the same, with alarm(), setitimer() and sigaction().
@@ -125,8 +128,9 @@ void linger_resume(linger_t *linger, uint64_t us);
  *
  * Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
  * function. What the function had allocated and not freed is leaked, as are descriptors that it had open
- * (but for those of its stdio streams, which are closed, unwritten contents lost). Locks of the program
- * that it held stay taken; see linger_defer().
+ * (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds mutexes or
+ * read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
+ * taken, and who waits for that for a second is told on standard error. See linger_defer().
  *
  * Safety:
  * As for linger_resume(). And nothing outside uses, from now on, what lies on the function's stack or
@@ -147,8 +151,9 @@ int linger_pause(void);
  * Defers preemption of the calling function: a timeout that comes meanwhile takes effect in the
  * matching linger_undefer(). Nests; takes a few ns. Outside a preemptible function it does nothing.
  *
- * For code that takes a lock which the launcher takes too: stopped in the middle, the function would
- * keep the lock, and its launcher wait for it for ever.
+ * For code that is to be done before the launcher goes on, or before a cancel: a launcher that waits for a lock which the
+ * function holds lets it go on only if it was preempted there, and a cancelled one has a millisecond to
+ * release what it holds.
  */
 void linger_defer(void);
 

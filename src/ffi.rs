@@ -115,8 +115,9 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 ///
 /// Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
 /// function. What the function had allocated and not freed is leaked, as are descriptors that it had open
-/// (but for those of its stdio streams, which are closed, unwritten contents lost). Locks of the program
-/// that it held stay taken; see linger_defer().
+/// (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds mutexes or
+/// read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
+/// taken, and who waits for that for a second is told on standard error. See linger_defer().
 ///
 /// # Safety
 ///
@@ -268,8 +269,9 @@ pub extern "C" fn linger_pause() -> c_int {
 /// Defers preemption of the calling function: a timeout that comes meanwhile takes effect in the
 /// matching linger_undefer(). Nests; takes a few ns. Outside a preemptible function it does nothing.
 ///
-/// For code that takes a lock which the launcher takes too: stopped in the middle, the function would
-/// keep the lock, and its launcher wait for it for ever.
+/// For code that is to be done before the launcher goes on, or before a cancel: a launcher that waits for a lock which the
+/// function holds lets it go on only if it was preempted there, and a cancelled one has a millisecond to
+/// release what it holds.
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_defer() {
     preempt::defer();

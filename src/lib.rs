@@ -70,8 +70,10 @@
 //!   and all that pointers reach. Library state (`strtok`, `rand`, a locale set inside) belongs to the libset: it
 //!   outlives a completed function only as a cache that some later function may find.
 //! - **A lock** that a stopped function holds stays taken. Its launcher, wanting it, waits for itself: two on one
-//!   kernel thread. That goes for `Mutex`, `println!` and the like too. Use [`no_preempt`] for sections that take
-//!   a lock which the launcher takes, or resume the function first. A cancelled function's locks are never freed.
+//!   kernel thread. That goes for `Mutex`, `println!` and the like too. Functions that borrow nothing can be made
+//!   [`donatable`](Linger::donatable): then the launcher lets them go on meanwhile. For others use [`no_preempt`] around
+//!   sections that take a lock which the launcher takes. A cancelled function has a millisecond to
+//!   release what it holds of the C library's locks; others are never freed.
 //! - **An allocator** that is part of the executable (jemalloc, mimalloc) has locks and thread-locals as other code of the
 //!   program has. Declare it as [`Alloc`]; the C library's needs nothing.
 //! - **Library configuration** made outside (as by `curl_global_init`) is not seen inside, and objects made on one

@@ -13,4 +13,5 @@ fn unsound_programs_do_not_compile() {
     tests.compile_fail("tests/compile_fail/static_linger_borrows.rs");
     tests.compile_fail("tests/compile_fail/lifetime_is_not_extended.rs");
     tests.compile_fail("tests/compile_fail/reclaim_is_unsafe.rs");
+    tests.compile_fail("tests/compile_fail/donatable_borrows.rs");
 }
