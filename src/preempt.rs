@@ -713,6 +713,7 @@ unsafe extern "C" fn after_fork() {
 /// In the child of a fork: timers are not inherited, and the thread has another tid.
 unsafe extern "C" fn in_fork_child() {
     task::unlock_pool();
+    Task::forget_donated();
     thread::forget_all();
     let thread = Thread::current();
     if thread.is_null() {

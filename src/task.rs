@@ -669,6 +669,21 @@ impl Task {
         }
     }
 
+    /// In the child of a fork: what other kernel threads were running, which are gone, never goes on.
+    pub(crate) fn forget_donated() {
+        let pool = pool();
+        for task in &pool.all {
+            // SAFETY: tasks are never freed. Whoever has a donor is kept.
+            unsafe {
+                if !(**task).donor.is_null() && (**task).donor != Thread::current() {
+                    (**task).generation.fetch_add(1, Release);
+                    (**task).donor = null_mut();
+                    Task::unlink(*task);
+                }
+            }
+        }
+    }
+
     unsafe fn find_donatable(thread: *mut Thread, tid: i32) -> Option<*mut Task> {
         let _lock = pool();
         // SAFETY: donate's: the thread is this one, and so is the chain that it runs. What is kept changes under the

@@ -353,6 +353,56 @@ fn handles_move_between_threads() {
     });
 }
 
+/// The child of a fork has a handle, but not the kernel thread that was letting the function go on.
+#[test]
+fn fork_meanwhile() {
+    watched("fork_meanwhile", || {
+        let _slots = slots(1);
+        static LINGER: Mutex<Option<Linger<'static, ()>>> = Mutex::new(None);
+        static TURNS: AtomicU64 = AtomicU64::new(0);
+        let count = || {
+            loop {
+                TURNS.fetch_add(1, Relaxed);
+            }
+        };
+        let waiter = std::thread::spawn(move || {
+            *LINGER.lock().unwrap() = Some(launch(count, 100).unwrap().donatable());
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_millis(300) {
+                wait_for_a_lock();
+            }
+        });
+        let (mut cancelled, mut resumed) = (0, 0);
+        while !waiter.is_finished() {
+            let before = TURNS.load(Relaxed);
+            while TURNS.load(Relaxed) == before && !waiter.is_finished() {}
+            // SAFETY: the child of a process with threads: it resumes the function, and ends.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                let mut linger = LINGER.try_lock().ok().and_then(|mut linger| linger.take());
+                let status = match linger.as_mut().map(|linger| resume(linger, 100).map(|_| ())) {
+                    None => 3,
+                    Some(Ok(())) => 0,
+                    Some(Err(inger::Error::Cancelled)) => 1,
+                    Some(Err(_)) => 2,
+                };
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(status) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) < 2, "{status}");
+            resumed += usize::from(libc::WEXITSTATUS(status) == 0);
+            cancelled += usize::from(libc::WEXITSTATUS(status) == 1);
+        }
+        waiter.join().unwrap();
+        assert!(cancelled > 5, "{cancelled} while it was going on, {resumed} between");
+        // SAFETY: nothing outside points into the function.
+        unsafe { LINGER.lock().unwrap().take().expect("it was put there").reclaim() };
+    });
+}
+
 /// Cancelled while it holds the stream's lock, a function holds it for ever; whoever waits is told.
 #[test]
 fn cancelled_while_it_prints() {
