@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int functions = 4, rounds = 150;
+constexpr int functions = 4, rounds = 500;
 constexpr uint64_t slice_us = 50;
 
 struct Pthread {
