@@ -599,7 +599,8 @@ impl<'a, T> Linger<'a, T> {
     /// runs it on while it waits, in slices of 50 µs, until it has released the lock. For a mutex of the C library that is the
     /// function that holds it. Who holds a lock of Rust's is not known: while a thread waits for one, all such functions go
     /// on in turn whose handles it has, or the function has that waits; so they do while it waits in `parking_lot`
-    /// for whatever reason, and now and then in a [`Condvar`](std::sync::Condvar).
+    /// for whatever reason, after a second in [`park`](std::thread::park), channels and joins, and now and then in a
+    /// [`Condvar`](std::sync::Condvar).
     ///
     /// A function may come to its end that way; [`resume`] says so. One that calls [`pause`] waits for its launcher then.
     ///

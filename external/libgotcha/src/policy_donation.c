@@ -8,8 +8,8 @@
  *   lock                                       who holds it
  *   mutex, rwlock that is held for writing     its owner field tells, exactly: a tid from FIRST_VIRTUAL_TID on
  *   rwlock held for reading, once, spin lock   nobody knows: those that may, in turn
- *   futex, by syscall(2): std of Rust,         nobody knows; and not that it is a lock: after a moment of waiting, those
- *   parking_lot, libstdc++                     that may, in turn, if the word's value is one that locks use
+ *   futex, by syscall(2): std of Rust,         nobody knows; and not that it is a lock: after a moment of waiting, or a
+ *   parking_lot, libstdc++                     second, those that may, in turn, if the word's value is one that locks use
  *
  * Conditions, semaphores and joins are waits for something else, and donate nothing.
  *
@@ -106,14 +106,18 @@ bool gotcha_donate_for_mutex(const pthread_mutex_t *mutex, clockid_t clock, cons
 	return gotcha_donate_to_owner(&mutex->__data.__owner, clock, deadline);
 }
 
-static void now_and(int64_t ns, struct timespec *then) {
-	clock_gettime(CLOCK_MONOTONIC, then);
-	ns += then->tv_nsec;
-	then->tv_sec += ns / 1000000000;
-	then->tv_nsec = ns % 1000000000;
+enum { SECOND_NS = 1000000000 };
+static void add_ns(struct timespec *time, int64_t ns) {
+	ns += time->tv_nsec;
+	time->tv_sec += ns / SECOND_NS;
+	time->tv_nsec = ns % SECOND_NS;
 }
 
-enum { SECOND_NS = 1000000000 };
+static void now_and(int64_t ns, struct timespec *then) {
+	clock_gettime(CLOCK_MONOTONIC, then);
+	add_ns(then, ns);
+}
+
 void gotcha_say_waits(int tid) {
 	struct shared_guard guard;
 	shared_enter(&guard);
@@ -256,12 +260,8 @@ static int donation_mtx_unlock(mtx_t *mutex) {
 
 typedef long system_call(long number, SIX_PARAMETERS);
 
-/* How long a wait is a plain wait. */
-enum { MOMENT_NS = 50000 };
-
-/* Values that are waited for are locks' in these libraries.  A thread that parks, for a channel or a join, waits for
- * UINT32_MAX (std).  A condition's counter may by chance have the value of a lock. */
-static bool is_locks_value(uint32_t value) {
+/* Values that are waited for are locks' in these libraries.  A condition's counter may by chance have one of them. */
+static bool is_value_of_lock(uint32_t value) {
 	enum {
 		CONTENDED = 2,                          /* std: Mutex, ReentrantLock */
 		RUNNING_QUEUED = 2 | 4, RUNNING_QUEUED_OLD = 1 | 4,     /* std: Once, OnceLock, LazyLock */
@@ -270,10 +270,10 @@ static bool is_locks_value(uint32_t value) {
 		GUARD = 0x10000 | 0x100,                /* libstdc++: __cxa_guard_acquire */
 	};
 	return value == CONTENDED || value == RUNNING_QUEUED || value == RUNNING_QUEUED_OLD || value == PARKED || value == GUARD
-		|| (value >= READ_LOCKED_WAITING && value != UINT32_MAX);
+		|| value >= READ_LOCKED_WAITING;
 }
 
-/* Who waits to write waits for a counter, like that of a condition; the state of std's RwLock lies before it. */
+/* std's RwLock, who writes: waits for a counter, like that of a condition, before which the lock's state lies. */
 static bool is_counter_of_rwlock(const uint32_t *word) {
 	const uint32_t WRITERS_WAITING = 1u << 31, LOCKED = (1u << 30) - 1;
 	bool is_readable = (uintptr_t) word % 4096;
@@ -281,8 +281,23 @@ static bool is_counter_of_rwlock(const uint32_t *word) {
 	return before & WRITERS_WAITING && before & LOCKED;
 }
 
-static bool is_locks(const uint32_t *word, uint32_t value) {
-	return is_locks_value(value) || is_counter_of_rwlock(word);
+/* The state of an RwLock that a writer has locked, and readers and other writers wait for, is UINT32_MAX.  So is what a
+ * thread waits for that parks, for a channel or a join.  States that writers have waited for: */
+static const uint32_t *rwlocks[256];
+
+static const uint32_t **rwlock_slot(const uint32_t *state) {
+	return &rwlocks[(uintptr_t) state / 8 % lengthof(rwlocks)];
+}
+
+/* How long a wait is a plain wait; 0: for ever. */
+static long patience_ns(const uint32_t *word, uint32_t value) {
+	enum { MOMENT_NS = 50000 };
+	if (is_counter_of_rwlock(word)) {
+		__atomic_store_n(rwlock_slot(word - 1), word - 1, __ATOMIC_RELAXED);
+		return MOMENT_NS;
+	}
+	bool is_unclear = value == UINT32_MAX && __atomic_load_n(rwlock_slot(word), __ATOMIC_RELAXED) != word;
+	return is_unclear ? SECOND_NS : is_value_of_lock(value) ? MOMENT_NS : 0;
 }
 
 /* Until when, as FUTEX_WAIT_BITSET counts: on the clock that it is told.  False: for ever. */
@@ -291,29 +306,34 @@ static bool futex_end(int operation, const struct timespec *timeout, struct time
 		return false;
 	*end = *timeout;
 	if ((operation & FUTEX_CMD_MASK) == FUTEX_WAIT) {
-		now_and(0, end);
-		end->tv_nsec += timeout->tv_nsec;
-		end->tv_sec += timeout->tv_sec + end->tv_nsec / SECOND_NS;
-		end->tv_nsec %= SECOND_NS;
+		now_and(timeout->tv_nsec, end);
+		end->tv_sec += timeout->tv_sec;
 	}
 	return true;
 }
 
+static bool is_sooner(clockid_t clock, const struct timespec *end, long ns) {
+	struct timespec then;
+	clock_gettime(clock, &then);
+	add_ns(&then, ns);
+	return end->tv_sec < then.tv_sec || (end->tv_sec == then.tv_sec && end->tv_nsec < then.tv_nsec);
+}
+
 /* Context: as the program called. */
-static long wait_for_lock(system_call *own, const uint32_t *word, int operation, uint32_t value, const struct timespec *timeout, uint32_t bits) {
+static long wait_for_lock(system_call *own, const uint32_t *word, int operation, uint32_t value, const struct timespec *timeout, uint32_t bits, long patience) {
 	struct timespec end, moment, report;
 	bool ends = futex_end(operation, timeout, &end), is_relative = (operation & FUTEX_CMD_MASK) == FUTEX_WAIT;
 	clockid_t clock = operation & FUTEX_CLOCK_REALTIME && !is_relative ? CLOCK_REALTIME : CLOCK_MONOTONIC;
-	int common = operation & FUTEX_PRIVATE_FLAG, wait = FUTEX_WAIT_BITSET | common;
+	int wait = FUTEX_WAIT_BITSET | (operation & FUTEX_PRIVATE_FLAG);
 	bits = is_relative ? FUTEX_BITSET_MATCH_ANY : bits;
+	bool is_reported = ends || patience == SECOND_NS;
 	now_and(SECOND_NS, &report);
-	now_and(MOMENT_NS, &moment);
-	if (ends && is_over(clock, &end))
+	now_and(patience, &moment);
+	if (ends && is_sooner(clock, &end, patience))
 		goto plainly;
 	long result = own(SYS_futex, (long) word, wait, value, (long) &moment, 0, bits);
 	if (!result || *caller_errno() != ETIMEDOUT)
 		return result;
-	bool is_reported = false;
 	while (!(ends && is_over(clock, &end)) && donate(0)) {
 		if (__atomic_load_n(word, __ATOMIC_RELAXED) != value)
 			return fail(EAGAIN);
@@ -322,7 +342,7 @@ static long wait_for_lock(system_call *own, const uint32_t *word, int operation,
 			is_reported = true;
 		}
 	}
-	if (!ends && !is_reported) {
+	if (!is_reported) {
 		result = own(SYS_futex, (long) word, wait, value, (long) &report, 0, bits);
 		if (!result || *caller_errno() != ETIMEDOUT)
 			return result;
@@ -343,9 +363,10 @@ static long donation_syscall(long number, SIX_PARAMETERS) {
 			gotcha_released();
 		return woken;
 	}
-	if (!may_donate() || !is_locks((const uint32_t *) a, c))
+	long patience = patience_ns((const uint32_t *) a, c);
+	if (!patience || !may_donate())
 		return own(number, SIX_ARGUMENTS);
-	return wait_for_lock(own, (const uint32_t *) a, b, c, (const struct timespec *) d, f);
+	return wait_for_lock(own, (const uint32_t *) a, b, c, (const struct timespec *) d, f, patience);
 }
 
 static struct row rows[] = {
