@@ -48,6 +48,7 @@ pub(crate) fn set_callbacks() {
         postpone: Some(postpone),
         expiries_lost: Some(thread::wake_all),
         kernel_tid: Some(thread::kernel_tid),
+        is_stack_end: Some(is_stack_end),
         donate: Some(donate),
         give_back: Some(give_back),
         waits_long: Some(report_wait),
@@ -672,6 +673,11 @@ unsafe extern "C" fn release_held() {
             requeue_held(thread);
         }
     }
+}
+
+/// Context: any.
+unsafe extern "C" fn is_stack_end(pc: usize) -> bool {
+    raw::function_base().contains(&pc)
 }
 
 /// Context: the TCB of whoever waits for a lock, bracketed.

@@ -181,16 +181,6 @@ fn what_is_left_alone() {
             drop(Condvar::new().wait_timeout(mutex.lock().unwrap(), soon).unwrap());
         });
         is_left_alone("a channel", &|| assert!(mpsc::channel::<()>().1.recv_timeout(soon).is_err()));
-        is_left_alone("a full channel", &|| {
-            let (sender, receiver) = mpsc::sync_channel(0);
-            std::thread::scope(|scope| {
-                scope.spawn(move || {
-                    std::thread::sleep(soon);
-                    drop(receiver);
-                });
-                assert!(sender.send(()).is_err());
-            });
-        });
         is_left_alone("a parked thread", &|| std::thread::park_timeout(soon));
         is_left_alone("a joined thread", &|| std::thread::spawn(move || std::thread::sleep(soon)).join().unwrap());
         is_left_alone("sleep", &|| std::thread::sleep(soon));
@@ -308,7 +298,7 @@ fn handles_move_between_threads() {
     watched("handles_move_between_threads", || {
         let _slots = slots(2);
         static MUTEX: Mutex<u64> = Mutex::new(0);
-        const ROUNDS: u64 = 20_000;
+        const ROUNDS: u64 = 100_000;
         let work = || {
             for _ in 0..ROUNDS {
                 *MUTEX.lock().unwrap() += 1;
@@ -319,9 +309,8 @@ fn handles_move_between_threads() {
                 *MUTEX.lock().unwrap() += 1;
             }
         };
-        let mut sum = 0;
+        let (mut sum, mut moves) = (0, 0);
         for _ in 0..5 {
-            let mut moves = 0;
             let (sender, receiver) = mpsc::channel::<Linger<'static, ()>>();
             let (back, returned) = mpsc::channel();
             let other = std::thread::spawn(move || {
@@ -348,8 +337,8 @@ fn handles_move_between_threads() {
             lock_often();
             sum += 3 * ROUNDS;
             assert_eq!(*MUTEX.lock().unwrap(), sum);
-            assert!(moves > 3);
         }
+        assert!(moves > 20, "only {moves}");
     });
 }
 

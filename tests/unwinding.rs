@@ -280,3 +280,17 @@ fn a_result_that_nobody_takes() {
     drop(linger.unwrap());
     assert_eq!(Arc::strong_count(&result), 1);
 }
+
+/// A function may be stopped in the middle of a walk over its stack, and go on in another launcher's frames: it must not walk there.
+#[test]
+fn backtraces_end_at_the_functions_base() {
+    #[inline(never)]
+    fn take_backtrace() -> String {
+        std::backtrace::Backtrace::force_capture().to_string()
+    }
+    let trace = launch(take_backtrace, u64::MAX).unwrap().completion().unwrap();
+    let frames: Vec<_> =
+        trace.lines().filter(|line| line.trim_start().starts_with(|first: char| first.is_ascii_digit())).collect();
+    assert!(frames.first().is_some_and(|frame| frame.contains("take_backtrace")), "{trace}");
+    assert!(frames.last().is_some_and(|frame| frame.contains("libtimetravel_function_base")), "{trace}");
+}

@@ -195,6 +195,7 @@ pub struct libgotcha_callbacks {
     pub kernel_tid: ::core::option::Option<unsafe extern "C" fn(owner: *const ::core::ffi::c_void) -> i32>,
     pub postpone: ::core::option::Option<unsafe extern "C" fn()>,
     pub expiries_lost: ::core::option::Option<unsafe extern "C" fn()>,
+    pub is_stack_end: ::core::option::Option<unsafe extern "C" fn(pc: usize) -> bool>,
     pub donate: ::core::option::Option<unsafe extern "C" fn(tid: i32) -> bool>,
     pub give_back: ::core::option::Option<unsafe extern "C" fn()>,
     pub waits_long: ::core::option::Option<unsafe extern "C" fn(tid: i32)>,
@@ -204,7 +205,7 @@ pub struct libgotcha_callbacks {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 160usize];
+    ["Size of libgotcha_callbacks"][::core::mem::size_of::<libgotcha_callbacks>() - 168usize];
     ["Alignment of libgotcha_callbacks"][::core::mem::align_of::<libgotcha_callbacks>() - 8usize];
     ["Offset of field: libgotcha_callbacks::take_pending"]
         [::core::mem::offset_of!(libgotcha_callbacks, take_pending) - 0usize];
@@ -232,12 +233,14 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_callbacks, postpone) - 112usize];
     ["Offset of field: libgotcha_callbacks::expiries_lost"]
         [::core::mem::offset_of!(libgotcha_callbacks, expiries_lost) - 120usize];
-    ["Offset of field: libgotcha_callbacks::donate"][::core::mem::offset_of!(libgotcha_callbacks, donate) - 128usize];
+    ["Offset of field: libgotcha_callbacks::is_stack_end"]
+        [::core::mem::offset_of!(libgotcha_callbacks, is_stack_end) - 128usize];
+    ["Offset of field: libgotcha_callbacks::donate"][::core::mem::offset_of!(libgotcha_callbacks, donate) - 136usize];
     ["Offset of field: libgotcha_callbacks::give_back"]
-        [::core::mem::offset_of!(libgotcha_callbacks, give_back) - 136usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, give_back) - 144usize];
     ["Offset of field: libgotcha_callbacks::waits_long"]
-        [::core::mem::offset_of!(libgotcha_callbacks, waits_long) - 144usize];
-    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 152usize];
+        [::core::mem::offset_of!(libgotcha_callbacks, waits_long) - 152usize];
+    ["Offset of field: libgotcha_callbacks::fault"][::core::mem::offset_of!(libgotcha_callbacks, fault) - 160usize];
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);

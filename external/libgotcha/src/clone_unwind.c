@@ -24,6 +24,8 @@ struct found_object {
 /* Context: any, also in the middle of an unwinding: no lock, no bracket needed. */
 static int find_object(void *address, struct found_object *found) {
 	size_t index;
+	if (gotcha_is_stack_end((uintptr_t) address))
+		return -1;
 	struct libset *set = gotcha_image_at((uintptr_t) address, &index);
 	if (!set)
 		return BASE(FIND_OBJECT, int(void *, struct found_object *))(address, found);

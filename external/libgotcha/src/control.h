@@ -134,6 +134,8 @@ struct libgotcha_callbacks {
 	void (*postpone)(void);
 	/* Expiries may have been discarded, of any kernel thread: each is to look at its deadline. */
 	void (*expiries_lost)(void);
+	/* Is this code of the oldest frame on a function's stack, beyond which is its launcher's? */
+	bool (*is_stack_end)(uintptr_t pc);
 	/* The calling thread waits for a lock: lets the stopped function go on whose TCB has that tid, or, if 0, the next of
 	 * all, for a moment. False: there is none that may. In a bracket, with preemption deferred once more. */
 	bool (*donate)(int32_t tid);

@@ -462,6 +462,12 @@ static inline int gotcha_unlock_end(int error) {
 		gotcha_released();
 	return error;
 }
+/* A function that walks its stack may be stopped on the way, and resumed on top of another launcher's frames: the walk ends
+ * where they begin.  Where preemption is deferred all the way it may go on. */
+static inline bool gotcha_is_stack_end(uintptr_t address) {
+	return THIS.is_virtual && gotcha_callbacks.is_stack_end && gotcha_callbacks.is_stack_end(address);
+}
+
 /* The same, before a mutex is waited for: it seldom is a function's. */
 static inline bool gotcha_before_mutex(const pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline) {
 	int owner = __atomic_load_n(&mutex->__data.__owner, __ATOMIC_RELAXED);

@@ -18,7 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { DLOPEN, DLSYM, DLVSYM, DLCLOSE, DLERROR, DLADDR, DLADDR1, DLINFO, DLMOPEN, ITERATE, SYMBOLS, SYMBOLS_FD, BACKTRACE };
+enum { DLOPEN, DLSYM, DLVSYM, DLCLOSE, DLERROR, DLADDR, DLADDR1, DLINFO, DLMOPEN, ITERATE, SYMBOLS, SYMBOLS_FD, BACKTRACE, FIND_OBJECT };
 static struct row rows[];
 #define BASE(index, type) ((__typeof__(type) *) rows[index].base)
 
@@ -367,6 +367,13 @@ int gotcha_loader_shadow_check(struct libset *first) {
 	return gotcha_fail(ENOSYS, "unsupported C library: no hook of the dynamic linker's functions in _rtld_global_ro");
 }
 
+/* Which the unwinder asks for each frame. */
+static int loader_find_object(void *address, void *found) {
+	if (gotcha_is_stack_end((uintptr_t) address))
+		return -1;
+	return ((int (*)(void *, void *)) rows[FIND_OBJECT].base)(address, found);
+}
+
 static struct row rows[] = {
 	[DLOPEN] = { "dlopen", loader_dlopen, true },
 	[DLSYM] = { "dlsym", loader_dlsym, true },
@@ -381,5 +388,6 @@ static struct row rows[] = {
 	[SYMBOLS] = { "backtrace_symbols", loader_backtrace_symbols, true },
 	[SYMBOLS_FD] = { "backtrace_symbols_fd", loader_backtrace_symbols_fd, true },
 	[BACKTRACE] = { "backtrace", deferred_backtrace },
+	[FIND_OBJECT] = { "_dl_find_object", loader_find_object, true },
 };
 struct rows gotcha_rows_loader = { rows, lengthof(rows) };

@@ -172,6 +172,15 @@ pub unsafe fn return_from_signal(uc: *mut libc::ucontext_t, gate: *mut Gate, how
     unsafe { arch::libtimetravel_return_from_signal(uc, gate, how as u32) }
 }
 
+/// The code of the oldest frame of every function's stack, from where backtraces go on in the launcher's.
+///
+/// Who suspends functions in the middle of a backtrace, and resumes them elsewhere, ends theirs here.
+#[must_use]
+#[inline]
+pub fn function_base() -> core::ops::Range<usize> {
+    arch::function_base()
+}
+
 /// The instruction addresses, from the gate's opening to the last instruction of
 /// [`return_from_signal`], in which a nested signal handler must not preempt.
 ///

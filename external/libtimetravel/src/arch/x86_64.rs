@@ -79,6 +79,8 @@ unsafe extern "C" {
     pub(crate) fn libtimetravel_reenter(host: *mut Context, func: *mut Context) -> usize;
     pub(crate) fn libtimetravel_leave(func: *mut Context, host: *mut Context, code: usize);
     pub(crate) fn libtimetravel_return_from_signal(uc: *mut ucontext_t, gate: *mut Gate, how: u32);
+    safe static libtimetravel_function_base: [u8; 0];
+    safe static libtimetravel_function_base_end: [u8; 0];
     safe static libtimetravel_return_window_start: [u8; 0];
     safe static libtimetravel_return_window_end: [u8; 0];
 }
@@ -99,6 +101,10 @@ extern "C" fn detect() {
     if unsafe { libc::getauxval(libc::AT_HWCAP2) } & HWCAP2_FSGSBASE != 0 {
         libtimetravel_thread_pointer_method.store(METHOD_WRFSBASE, Ordering::Relaxed);
     }
+}
+
+pub(crate) fn function_base() -> core::ops::Range<usize> {
+    libtimetravel_function_base.as_ptr().addr()..libtimetravel_function_base_end.as_ptr().addr()
 }
 
 pub(crate) fn return_window() -> core::ops::Range<usize> {
@@ -271,7 +277,8 @@ TT_FUNCTION libtimetravel_enter
  *
  * Marked as a signal frame, because it continues on an unrelated stack: gdb takes an ordinary frame
  * whose caller has a lower address for a corrupt stack. */
-	.hidden	libtimetravel_function_base
+	.globl	libtimetravel_function_base, libtimetravel_function_base_end
+	.hidden	libtimetravel_function_base, libtimetravel_function_base_end
 	.type	libtimetravel_function_base, @function
 libtimetravel_function_base:
 	.cfi_startproc
@@ -293,6 +300,7 @@ libtimetravel_function_base:
 	xor	%eax, %eax
 	ret				/* of the call to enter, unless the function was suspended: then merely a mispredicted one */
 	.cfi_endproc
+libtimetravel_function_base_end:
 	.size	libtimetravel_function_base, . - libtimetravel_function_base
 
 /* usize reenter(host, func)
