@@ -244,6 +244,13 @@ public:
 /* How many functions can be unfinished at the same time: an upper bound until it was met. */
 inline std::size_t concurrency_limit() { return linger_concurrency_limit(); }
 
+/* What the library has done in this process so far. */
+inline linger_stats_t stats() {
+	linger_stats_t stats;
+	linger_stats(&stats, sizeof stats);
+	return stats;
+}
+
 } // namespace inger
 
 #endif

@@ -83,6 +83,65 @@ typedef struct LINGER_ALIGNED(8) {
     void *continuation;
 } linger_t;
 
+/**
+ * What the library has done in this process so far: see linger_stats().
+ */
+typedef struct {
+    /**
+     * Functions that have started.
+     */
+    uint64_t launches;
+    /**
+     * Functions that have returned.
+     */
+    uint64_t completions;
+    /**
+     * How often a function has stopped by itself, in pause().
+     */
+    uint64_t pauses;
+    /**
+     * How often a function was stopped because its time was up.
+     */
+    uint64_t preemptions;
+    /**
+     * Expiries that came where the function could not be stopped: it was, or was to be, a moment later.
+     */
+    uint64_t deferred;
+    /**
+     * Slices of the time of a thread that waited for a lock.
+     */
+    uint64_t donations;
+    /**
+     * Signals of the program's with the number of the library's own, SIGALRM, which were handed on.
+     */
+    uint64_t forwarded_signals;
+    /**
+     * Functions that were cancelled in mid-run, and those that ended with them.
+     */
+    uint64_t cancellations;
+    /**
+     * Functions of Rust programs among these whose stack is never used again.
+     */
+    uint64_t abandoned;
+    /**
+     * Sets of copies of libraries: made, ...
+     */
+    uint64_t libsets_made;
+    /**
+     * ...that hold an unfinished function now, ...
+     */
+    uint64_t libsets_in_use;
+    /**
+     * ...and that are never used again, because threads that were started in them have outlived their function.
+     */
+    uint64_t libsets_retired;
+    /**
+     * How late preemptions were: [i] counts those that came less than 2^i us, and not less than half of that, after
+     * their deadline; the last one all that came later.
+     */
+    uint64_t overshoot[24];
+} linger_stats_t;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -168,6 +227,17 @@ void linger_undefer(void);
  * An upper bound until the limit has been met once: what the system grants is known only then.
  */
 size_t linger_concurrency_limit(void);
+
+/**
+ * Tells what the library has done in this process so far, all kernel threads together.
+ *
+ * Writes `size_bytes` bytes, sizeof(linger_stats_t): what a later version adds to the end is left out for programs that do
+ * not know it, and is zero for those that know more than the library.
+ *
+ * Safety:
+ * `stats` points to that many bytes.
+ */
+void linger_stats(linger_stats_t *stats, size_t size_bytes);
 
 /**
  * The cause of the calling thread's last failed call, as a sentence; "" if none has failed.

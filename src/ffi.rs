@@ -4,6 +4,7 @@
 use crate::error::Error;
 use crate::linger::in_function;
 use crate::preempt;
+use crate::stats::BUCKETS;
 use crate::task::{self, Generation, State, Stop, Task};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::{align_of, offset_of, size_of};
@@ -291,6 +292,74 @@ pub extern "C" fn linger_undefer() {
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_concurrency_limit() -> usize {
     bracketed(crate::concurrency_limit)
+}
+
+/// What the library has done in this process so far: see linger_stats().
+#[repr(C)]
+#[derive(Debug)]
+pub struct linger_stats_t {
+    /// Functions that have started.
+    pub launches: u64,
+    /// Functions that have returned.
+    pub completions: u64,
+    /// How often a function has stopped by itself, in pause().
+    pub pauses: u64,
+    /// How often a function was stopped because its time was up.
+    pub preemptions: u64,
+    /// Expiries that came where the function could not be stopped: it was, or was to be, a moment later.
+    pub deferred: u64,
+    /// Slices of the time of a thread that waited for a lock.
+    pub donations: u64,
+    /// Signals of the program's with the number of the library's own, SIGALRM, which were handed on.
+    pub forwarded_signals: u64,
+    /// Functions that were cancelled in mid-run, and those that ended with them.
+    pub cancellations: u64,
+    /// Functions of Rust programs among these whose stack is never used again.
+    pub abandoned: u64,
+    /// Sets of copies of libraries: made, ...
+    pub libsets_made: u64,
+    /// ...that hold an unfinished function now, ...
+    pub libsets_in_use: u64,
+    /// ...and that are never used again, because threads that were started in them have outlived their function.
+    pub libsets_retired: u64,
+    /// How late preemptions were: [i] counts those that came less than 2^i us, and not less than half of that, after
+    /// their deadline; the last one all that came later.
+    pub overshoot: [u64; 24],
+}
+
+const _: () = assert!(BUCKETS == 24 && size_of::<linger_stats_t>() == 36 * 8);
+
+/// Tells what the library has done in this process so far, all kernel threads together.
+///
+/// Writes `size_bytes` bytes, sizeof(linger_stats_t): what a later version adds to the end is left out for programs that do
+/// not know it, and is zero for those that know more than the library.
+///
+/// # Safety
+///
+/// `stats` points to that many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_stats(stats: *mut linger_stats_t, size_bytes: usize) {
+    let now = crate::stats();
+    let now = linger_stats_t {
+        launches: now.launches,
+        completions: now.completions,
+        pauses: now.pauses,
+        preemptions: now.preemptions,
+        deferred: now.deferred,
+        donations: now.donations,
+        forwarded_signals: now.forwarded_signals,
+        cancellations: now.cancellations,
+        abandoned: now.abandoned,
+        libsets_made: now.libsets_made,
+        libsets_in_use: now.libsets_in_use,
+        libsets_retired: now.libsets_retired,
+        overshoot: now.overshoot,
+    };
+    // SAFETY: the caller's promise; the structure is that long.
+    unsafe {
+        std::ptr::write_bytes(stats.cast::<u8>(), 0, size_bytes);
+        std::ptr::copy_nonoverlapping((&raw const now).cast(), stats.cast::<u8>(), size_bytes.min(size_of_val(&now)));
+    }
 }
 
 /// The cause of the calling thread's last failed call, as a sentence; "" if none has failed.

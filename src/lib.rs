@@ -151,6 +151,7 @@ pub mod ffi;
 pub mod future;
 mod linger;
 mod preempt;
+mod stats;
 mod task;
 mod thread;
 
@@ -160,6 +161,7 @@ pub use linger::{
     Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,
     timeout,
 };
+pub use stats::{Stats, stats};
 
 /// The README's examples, as documentation tests.
 #[cfg(doctest)]

@@ -112,11 +112,11 @@ unsafe fn free_boxed<F, T>(payload: *mut c_void) {
 unsafe fn free_in_place(_payload: *mut c_void) {}
 
 /// Our own code: preemption deferred, calls go to the starting libset.
-struct BracketGuard(*mut *mut c_void);
+pub(crate) struct BracketGuard(*mut *mut c_void);
 
 impl BracketGuard {
     #[inline]
-    fn enter() -> Self {
+    pub(crate) fn enter() -> Self {
         // SAFETY: left by Drop, on the same TCB.
         BracketGuard(unsafe { gotcha::libgotcha_enter() })
     }

@@ -366,6 +366,7 @@ unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
         if now_ns < deadline_ns {
             (*thread).arm(now_ns, deadline_ns);
         } else if !current.is_null() {
+            (*thread).counters().deferred.add_one();
             Task::set_pending(current);
         }
     }
@@ -470,6 +471,9 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
 unsafe fn on_foreign_signal(signal: c_int, mut foreign: Foreign, uc: *mut ucontext_t, thread: *mut Thread) {
     // SAFETY: on_signal's context and arguments.
     unsafe {
+        if let Some(thread) = thread.as_ref() {
+            thread.counters().forwarded_signals.add_one();
+        }
         if gotcha::libgotcha_forward_signal(signal, &mut foreign.info, uc.cast()) || thread.is_null() {
             return;
         }

@@ -11,6 +11,7 @@
 use crate::deadline::{self, NEVER};
 use crate::error::{ErrnoGuard, Error};
 use crate::preempt;
+use crate::stats::Stats;
 use crate::thread::{PREEMPTION_SIGNAL, Thread};
 use gotcha::{libgotcha_tcb, libgotcha_thread};
 use libsignal::SignalSet;
@@ -125,6 +126,24 @@ pub(crate) const LARGEST_PAYLOAD_BYTES: usize = 64 << 10;
 const MOST_ABANDONED: usize = 10_000;
 
 static ABANDONED: AtomicUsize = AtomicUsize::new(0);
+/// Functions that were cancelled in mid-run.
+static CANCELLED: AtomicUsize = AtomicUsize::new(0);
+/// Libsets that were made, and those of them that are never used again.
+static MADE: AtomicUsize = AtomicUsize::new(0);
+static RETIRED: AtomicUsize = AtomicUsize::new(0);
+
+/// What is not counted by each kernel thread on its own.
+///
+/// Context: bracketed.
+pub(crate) fn add_stats(stats: &mut Stats) {
+    stats.cancellations = CANCELLED.load(Relaxed) as u64;
+    stats.abandoned = ABANDONED.load(Relaxed) as u64;
+    stats.libsets_made = MADE.load(Relaxed) as u64;
+    stats.libsets_retired = RETIRED.load(Relaxed) as u64;
+    let pool = pool();
+    let hot = HOT.iter().filter(|hot| !hot.0.load(Relaxed).is_null()).count();
+    stats.libsets_in_use = pool.all.len().saturating_sub(pool.idle.len() + hot) as u64;
+}
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { idle: Vec::new(), all: Vec::new() });
 
@@ -197,6 +216,7 @@ impl Task {
     fn make() -> Result<*mut Task, Error> {
         let _errno = ErrnoGuard::new();
         let group = gotcha::group_new()?;
+        MADE.fetch_add(1, Relaxed);
         let task = Task::with_group(group);
         if task.is_err() {
             // SAFETY: the libset was just taken, and nothing runs in it.
@@ -401,8 +421,11 @@ impl Task {
             if gotcha::libgotcha_group_renew((*task).group) {
                 gotcha::libgotcha_tcb_roll_back(&mut (*task).tcb);
                 Task::release(task);
+            } else {
+                // Threads that it started live on in its libset, which goes with the task.
+                RETIRED.fetch_add(1, Relaxed);
+                pool().all.retain(|other| *other != task);
             }
-            // else: threads that it started live on in its libset, which is retired with the task
         }
     }
 
@@ -424,6 +447,7 @@ impl Task {
         // SAFETY: abandon's contract, for this task.
         unsafe {
             if !gotcha::libgotcha_group_renew((*task).group) {
+                RETIRED.fetch_add(1, Relaxed);
                 return;
             }
             match Task::with_group((*task).group) {
@@ -621,6 +645,7 @@ impl Task {
         // SAFETY: the thread is this one. A task that is found is stopped, and nobody takes it while it has a donor.
         unsafe {
             let Some(task) = Task::find_donatable(thread, tid) else { return false };
+            (*thread).counters().donations.add_one();
             let stop = Task::run_donated(task, DONATED_US);
             let _lock = pool();
             (*task).donor = null_mut();
@@ -766,9 +791,6 @@ impl Task {
     }
 }
 
-/// Functions that were cancelled in mid-run.
-static CANCELLED: AtomicUsize = AtomicUsize::new(0);
-
 /// The calling thread has waited for a lock for a second: of the function whose TCB has that tid; 0: of whomever, which
 /// is said once.
 pub(crate) fn report_wait(tid: i32) {
@@ -833,8 +855,9 @@ impl Task {
         let mut host = Context::new(raw::thread_pointer());
         // SAFETY: the caller's promise about the task; the thread is this one; `host` outlives the
         // switch, because this frame waits for it.
+        // SAFETY: the caller's promise.
+        let fresh = unsafe { (*task).state } == State::Prepared;
         let code = unsafe {
-            let fresh = (*task).state == State::Prepared;
             if fresh {
                 // Known of a kernel thread since it was made.
                 (*(*task).tls).signal_blocked = (*gotcha::this()).signal_blocked;
@@ -865,13 +888,19 @@ impl Task {
         unsafe {
             let innermost = if code == raw::COMPLETED { task } else { (*task).innermost };
             Task::put_stacks_aside(innermost, task);
-            Task::disown(task, Thread::current());
-            let stop = match code {
-                raw::COMPLETED => Stop::Completed,
-                code if code == Stop::Paused as usize => Stop::Paused,
-                code if code == Stop::Preempted as usize => Stop::Preempted,
-                _ => Stop::Ended,
+            let thread = Thread::current();
+            Task::disown(task, thread);
+            let counters = (*thread).counters();
+            if fresh {
+                counters.launches.add_one();
+            }
+            let (stop, count) = match code {
+                raw::COMPLETED => (Stop::Completed, &counters.completions),
+                code if code == Stop::Paused as usize => (Stop::Paused, &counters.pauses),
+                code if code == Stop::Preempted as usize => (Stop::Preempted, &counters.preemptions),
+                _ => (Stop::Ended, &counters.completions),
             };
+            count.add_one();
             (*task).state = State::Stopped(stop);
             Ok(stop)
         }
@@ -1064,6 +1093,9 @@ impl Task {
     pub(crate) unsafe fn stop_expired(task: *mut Task, thread: *mut Thread, now_ns: u64) {
         // SAFETY: the caller's promise: the chain is this thread's.
         unsafe {
+            if (*task).deadline_ns != 0 {
+                (*thread).counters().count_overshoot(now_ns.saturating_sub((*task).deadline_ns));
+            }
             (*task).stopped_ns = now_ns;
             Task::stop(task, (*thread).current.load(Relaxed), Stop::Preempted);
         }

@@ -3,6 +3,7 @@
 use crate::deadline::{Alarm, NEVER};
 use crate::error::{ErrnoGuard, Error};
 use crate::preempt::{self, Patience};
+use crate::stats::Counters;
 use crate::task::{Keeper, Task};
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
@@ -213,6 +214,12 @@ impl Thread {
         }
     }
 
+    /// Context: this kernel thread.
+    #[inline]
+    pub(crate) fn counters(&self) -> &'static Counters {
+        &self.entry.counters
+    }
+
     /// Is the timer going to expire in time for `deadline_ns`?
     #[inline]
     pub(crate) fn is_armed_for(&self, now_ns: u64, deadline_ns: u64) -> bool {
@@ -296,6 +303,8 @@ struct Entry {
     is_sent: AtomicBool,
     /// ...and this is it.
     sent: UnsafeCell<libc::siginfo_t>,
+    /// What this kernel thread has done, and those that had the entry before.
+    counters: Counters,
     next: *mut Entry,
 }
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
@@ -305,6 +314,11 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
     // SAFETY: entries are never freed, and `next` is not written once an entry is in the list.
     let at = |entry: *mut Entry| unsafe { entry.as_ref() };
     std::iter::successors(at(ENTRIES.load(Acquire)), move |entry| at(entry.next))
+}
+
+/// What each kernel thread has counted, those that have ended included.
+pub(crate) fn counters() -> impl Iterator<Item = &'static Counters> {
+    entries().map(|entry| &entry.counters)
 }
 
 /// The lock of signals, with all of them blocked.
@@ -344,6 +358,7 @@ impl Entry {
             is_quiet: AtomicBool::new(false),
             is_sent: AtomicBool::new(false),
             sent: UnsafeCell::new(no_signal),
+            counters: Counters::default(),
             next: null_mut(),
         })) as *mut Entry;
         let mut first = ENTRIES.load(Relaxed);

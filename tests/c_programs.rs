@@ -513,6 +513,7 @@ fn exports_are_the_interface() {
         "linger_launch",
         "linger_pause",
         "linger_resume",
+        "linger_stats",
         "linger_undefer",
         "resume",
     ];

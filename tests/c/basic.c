@@ -217,6 +217,24 @@ static void registers(void) {
 	CHECK(errno == 4711);
 }
 
+static void statistics(void) {
+	linger_stats_t before, after, more[2], less;
+	linger_stats(&before, sizeof before);
+	CHECK(before.launches > 0 && before.preemptions > 0 && before.libsets_made > 0);
+	linger_t linger = launch(spin, 1000, NULL);
+	cancel(&linger);
+	linger_stats(&after, sizeof after);
+	CHECK(after.launches == before.launches + 1 && after.preemptions == before.preemptions + 1);
+	CHECK(after.cancellations == before.cancellations + 1 && after.libsets_in_use == before.libsets_in_use);
+	/* of a program that knows more, or less */
+	memset(more, 1, sizeof more);
+	linger_stats(more, sizeof more);
+	CHECK(more[0].launches == after.launches && !more[1].launches && !more[1].overshoot[23]);
+	less.completions = 12345;
+	linger_stats(&less, sizeof less.launches);
+	CHECK(less.launches == after.launches && less.completions == 12345);
+}
+
 int main(void) {
 	CHECK(*linger_error() == '\0');
 	completion();
@@ -231,5 +249,6 @@ int main(void) {
 	deferral();
 	registers();
 	CHECK(linger_concurrency_limit() >= 11);
+	statistics();
 	return 0;
 }
