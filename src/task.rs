@@ -853,10 +853,10 @@ impl Task {
     pub(crate) unsafe fn run(task: *mut Task, budget_us: u64) -> Result<Stop, Error> {
         let thread = Thread::get()?;
         let mut host = Context::new(raw::thread_pointer());
-        // SAFETY: the caller's promise about the task; the thread is this one; `host` outlives the
-        // switch, because this frame waits for it.
         // SAFETY: the caller's promise.
         let fresh = unsafe { (*task).state } == State::Prepared;
+        // SAFETY: the caller's promise about the task; the thread is this one; `host` outlives the
+        // switch, because this frame waits for it.
         let code = unsafe {
             if fresh {
                 // Known of a kernel thread since it was made.
