@@ -18,6 +18,8 @@
  *
  * These rows also count what a function holds or waits for, so that it can be cancelled elsewhere.
  *
+ * Limits.  What a futex call points to is read here, so one that the kernel would answer by EFAULT is a fault.
+ *
  * Our own code, and handlers of the program, donate nothing: they are on top of code that may hold anything. */
 #include "forward.h"
 #include "internal.h"
@@ -363,10 +365,12 @@ static long donation_syscall(long number, SIX_PARAMETERS) {
 			gotcha_released();
 		return woken;
 	}
+	const struct timespec *timeout = (const struct timespec *) d;
+	bool is_valid = !timeout || (timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < SECOND_NS);
 	long patience = patience_ns((const uint32_t *) a, c);
-	if (!patience || !may_donate())
+	if (!patience || !is_valid || !may_donate())
 		return own(number, SIX_ARGUMENTS);
-	return wait_for_lock(own, (const uint32_t *) a, b, c, (const struct timespec *) d, f, patience);
+	return wait_for_lock(own, (const uint32_t *) a, b, c, timeout, f, patience);
 }
 
 static struct row rows[] = {
