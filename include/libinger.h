@@ -136,7 +136,7 @@ typedef struct {
      */
     uint64_t libsets_retired;
     /**
-     * How late preemptions were: [i] counts those that came less than 2^i us, and not less than half of that, after
+     * How late preemptions were: entry i counts those that came less than 2^i us, and not less than half of that, after
      * their deadline; the last one all that came later.
      */
     uint64_t overshoot[24];

@@ -322,7 +322,7 @@ pub struct linger_stats_t {
     pub libsets_in_use: u64,
     /// ...and that are never used again, because threads that were started in them have outlived their function.
     pub libsets_retired: u64,
-    /// How late preemptions were: [i] counts those that came less than 2^i us, and not less than half of that, after
+    /// How late preemptions were: entry i counts those that came less than 2^i us, and not less than half of that, after
     /// their deadline; the last one all that came later.
     pub overshoot: [u64; 24],
 }
