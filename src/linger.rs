@@ -449,12 +449,24 @@ impl<T> Drop for Continuation<'_, T> {
             Some(State::Stopped(Stop::Paused)) if self.unwind() => return,
             Some(_) => self.wait_for_threads(),
         }
-        let _bracket = BracketGuard::enter();
-        if self.claim() {
+        let outcome = {
+            let _bracket = BracketGuard::enter();
+            let task = self.task.as_ptr();
+            if !self.claim() {
+                return;
+            }
             // SAFETY: the task is this continuation's, not running, and not used again. It is abandoned, so that
-            // whatever points into it stays valid.
-            unsafe { Task::abandon(self.task.as_ptr()) };
-        }
+            // whatever points into it stays valid; unless it has come to its end after all, on donated time.
+            unsafe {
+                if (*task).state == State::Stopped(Stop::Completed) {
+                    Some(self.take_outcome(Task::release))
+                } else {
+                    Task::abandon(task);
+                    None
+                }
+            }
+        };
+        drop(outcome);
     }
 }
 
@@ -602,7 +614,8 @@ impl<'a, T> Linger<'a, T> {
     /// for whatever reason, after a second in [`park`](std::thread::park), channels and joins, and now and then in a
     /// [`Condvar`](std::sync::Condvar).
     ///
-    /// A function may come to its end that way; [`resume`] says so. One that calls [`pause`] waits for its launcher then.
+    /// A function may come to its end that way; [`resume`] says so. One that calls [`pause`] waits for its launcher then:
+    /// [`resume`] returns at once, as if it had paused just now.
     ///
     /// For functions that borrow nothing: of others nobody knows, once their `Linger` is leaked, whether what they have
     /// borrowed is still there. Functions that are launched through the C interface are all treated like that.

@@ -712,18 +712,26 @@ unsafe extern "C" fn end_function(_reason: c_int) -> bool {
     std::process::abort()
 }
 
+/// Nothing is donated until after the fork: whoever waits for a lock in another handler of it has the pool's.
 unsafe extern "C" fn before_fork() {
+    // SAFETY: the state of the current TCB is always there. Volatile: a handler reads it.
+    unsafe {
+        let defer = &raw mut (*gate()).defer;
+        defer.write_volatile(defer.read_volatile() + 1);
+    }
     task::lock_pool();
 }
 
 unsafe extern "C" fn after_fork() {
     task::unlock_pool();
+    undefer_once();
 }
 
 /// In the child of a fork: timers are not inherited, and the thread has another tid.
 unsafe extern "C" fn in_fork_child() {
-    task::unlock_pool();
-    Task::forget_donated();
+    if task::unlock_pool_in_child() {
+        undefer_once();
+    }
     thread::forget_all();
     let thread = Thread::current();
     if thread.is_null() {

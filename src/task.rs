@@ -105,6 +105,8 @@ pub(crate) struct Task {
     is_donated: bool,
     /// The kernel thread that waits meanwhile.
     donor: *mut Thread,
+    /// It has paused on donated time, of which whoever has its handle does not know.
+    is_unreported: bool,
     stack_top: *mut u8,
     group: c_long,
     tcb: libgotcha_tcb,
@@ -203,6 +205,17 @@ pub(crate) fn lock_pool() {
     unsafe { *FORK_GUARD.0.get() = Some(guard) };
 }
 
+/// The same, in the child: what other kernel threads were running there, which are gone, never goes on. After a `_Fork()`
+/// nobody has locked the pool, or somebody who is gone: it is left alone.
+pub(crate) fn unlock_pool_in_child() -> bool {
+    // SAFETY: this thread is the only one.
+    let guard = unsafe { (*FORK_GUARD.0.get()).take() };
+    if let Some(pool) = &guard {
+        Task::forget_donated(pool);
+    }
+    guard.is_some()
+}
+
 /// After a fork, in the parent and in the child, on the thread that called [`lock_pool`].
 pub(crate) fn unlock_pool() {
     // SAFETY: this thread holds the lock, until the guard is dropped.
@@ -257,6 +270,7 @@ impl Task {
             is_donatable: false,
             is_donated: false,
             donor: null_mut(),
+            is_unreported: false,
             stack_top: stack.top(),
             group,
             tcb,
@@ -309,6 +323,8 @@ impl Task {
             (*task).is_cancelled = false;
             (*task).is_ending = false;
             (*task).is_donatable = false;
+            (*task).is_donated = false;
+            (*task).is_unreported = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
@@ -543,7 +559,8 @@ impl Task {
                 }
             }
             drop(lock);
-            std::thread::yield_now();
+            // Not a mere yield: who has donated may have a lower priority.
+            std::thread::sleep(std::time::Duration::from_micros(20));
         }
     }
 
@@ -646,14 +663,10 @@ impl Task {
         unsafe {
             let Some(task) = Task::find_donatable(thread, tid) else { return false };
             (*thread).counters().donations.add_one();
-            let stop = Task::run_donated(task, DONATED_US);
+            (*task).is_unreported = Task::run_donated(task, DONATED_US) == Ok(Stop::Paused);
+            // It stays with its keeper, however it has stopped: whoever claims it looks.
             let _lock = pool();
             (*task).donor = null_mut();
-            let keeper = (*task).keeper.load(Relaxed);
-            Task::unlink(task);
-            if stop == Ok(Stop::Preempted) {
-                (*keeper).link_last(task);
-            }
         }
         true
     }
@@ -694,9 +707,7 @@ impl Task {
         }
     }
 
-    /// In the child of a fork: what other kernel threads were running, which are gone, never goes on.
-    pub(crate) fn forget_donated() {
-        let pool = pool();
+    fn forget_donated(pool: &Pool) {
         for task in &pool.all {
             // SAFETY: tasks are never freed. Whoever has a donor is kept.
             unsafe {
@@ -709,28 +720,40 @@ impl Task {
         }
     }
 
+    /// The one that is known by that tid; 0: of all, the one that has been waiting longest.
     unsafe fn find_donatable(thread: *mut Thread, tid: i32) -> Option<*mut Task> {
         let _lock = pool();
         // SAFETY: donate's: the thread is this one, and so is the chain that it runs. What is kept changes under the
         // lock.
         unsafe {
             let mut running = (*thread).current.load(Relaxed);
+            if !running.is_null() && (*running).tls != gotcha::this() {
+                // Code on top of a function, which may hold locks of ours or of the dynamic linker's.
+                return None;
+            }
+            let mut found: Option<*mut Task> = None;
             loop {
                 let keeper = if running.is_null() { &(*thread).kept } else { &(*running).kept };
                 let mut task = keeper.0.load(Relaxed);
                 while !task.is_null() {
-                    let can_go_on = (*task).is_donatable && (*task).state == State::Stopped(Stop::Preempted);
-                    if can_go_on && (tid == 0 || Task::is_known_as(task, tid)) {
-                        (*task).donor = thread;
-                        return Some(task);
+                    let can_go_on = (*task).is_donatable
+                        && (*task).donor.is_null()
+                        && (*task).state == State::Stopped(Stop::Preempted);
+                    let is_wanted = tid == 0 || Task::is_known_as(task, tid);
+                    if can_go_on && is_wanted && found.is_none_or(|found| (*task).stopped_ns < (*found).stopped_ns) {
+                        found = Some(task);
                     }
                     task = (*task).next;
                 }
                 if running.is_null() {
-                    return None;
+                    break;
                 }
                 running = (*running).parent;
             }
+            if let Some(task) = found {
+                (*task).donor = thread;
+            }
+            found
         }
     }
 
@@ -810,27 +833,8 @@ pub(crate) fn report_wait(tid: i32) {
     };
     let thread = libsignal::gettid();
     let line = format!("inger: thread {thread} has waited for a second for a lock that {holder}\n");
-    // SAFETY: the line's bytes. Not by the standard library, whose lock it may be.
-    unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
-}
-
-impl Keeper {
-    /// Context: under the pool's lock.
-    unsafe fn link_last(&self, task: *mut Task) {
-        // SAFETY: as for link.
-        unsafe {
-            let mut last = self.0.load(Relaxed);
-            if last.is_null() {
-                return self.link(task);
-            }
-            while !(*last).next.is_null() {
-                last = (*last).next;
-            }
-            (*task).next = null_mut();
-            (*last).next = task;
-            (*task).keeper.store((&raw const *self).cast_mut(), Release);
-        }
-    }
+    // SAFETY: the line's bytes. Not by the standard library, whose lock it may be, nor where a thread is cancelled.
+    unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
 }
 
 /// A slice of donated time.
@@ -886,8 +890,11 @@ impl Task {
         };
         // SAFETY: as before; `current()` is read afresh.
         unsafe {
-            let innermost = if code == raw::COMPLETED { task } else { (*task).innermost };
-            Task::put_stacks_aside(innermost, task);
+            if code == raw::COMPLETED {
+                // Also if it was stopped before with others inside.
+                (*task).innermost = task;
+            }
+            Task::put_stacks_aside((*task).innermost, task);
             let thread = Thread::current();
             Task::disown(task, thread);
             let counters = (*thread).counters();
@@ -906,7 +913,7 @@ impl Task {
         }
     }
 
-    /// The same, of a task that may have come to its end on donated time.
+    /// The same, of a task that may have come to its end on donated time, or to a pause, which is told now.
     ///
     /// # Safety
     ///
@@ -915,6 +922,8 @@ impl Task {
         // SAFETY: the caller's promise.
         match unsafe { (*task).state } {
             State::Stopped(stop @ (Stop::Completed | Stop::Ended)) => Ok(stop),
+            // SAFETY: the caller's promise.
+            State::Stopped(Stop::Paused) if unsafe { std::mem::take(&mut (*task).is_unreported) } => Ok(Stop::Paused),
             // SAFETY: the caller's promise.
             _ => unsafe { Task::run(task, budget_us) },
         }
@@ -1156,6 +1165,7 @@ impl Task {
         // SAFETY: the caller's promise.
         unsafe {
             (*task).is_cancelled = true;
+            (*task).is_unreported = false;
             (*task).can_unwind
         }
     }

@@ -288,7 +288,16 @@ fn ends_on_donated_time() {
         let mut linger = launch(pauses, SLICE_US).unwrap().donatable();
         wait_for_a_lock();
         assert!(linger.yielded());
+        // Who resumes it is told first, as if it had paused just now.
+        assert!(resume(&mut linger, u64::MAX).unwrap().yielded());
         assert!(resume(&mut linger, u64::MAX).unwrap().is_completion());
+        let linger = launch(pauses, SLICE_US).unwrap().donatable();
+        wait_for_a_lock();
+        assert!(linger.yielded());
+        // Unwound from there.
+        let abandoned = inger::stats().abandoned;
+        drop(linger);
+        assert_eq!(inger::stats().abandoned, abandoned);
     });
 }
 

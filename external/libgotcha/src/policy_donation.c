@@ -321,6 +321,11 @@ static bool is_sooner(clockid_t clock, const struct timespec *end, long ns) {
 	return end->tv_sec < then.tv_sec || (end->tv_sec == then.tv_sec && end->tv_nsec < then.tv_nsec);
 }
 
+/* By a preemption alone, a wait that the kernel would have restarted: only one with a timeout is interrupted. */
+static bool is_interrupted(long result, bool ends, uint64_t handled) {
+	return result && *caller_errno() == EINTR && !ends && THIS.program_signals == handled;
+}
+
 /* Context: as the program called. */
 static long wait_for_lock(system_call *own, const uint32_t *word, int operation, uint32_t value, const struct timespec *timeout, uint32_t bits, long patience) {
 	struct timespec end, moment, report;
@@ -329,11 +334,15 @@ static long wait_for_lock(system_call *own, const uint32_t *word, int operation,
 	int wait = FUTEX_WAIT_BITSET | (operation & FUTEX_PRIVATE_FLAG);
 	bits = is_relative ? FUTEX_BITSET_MATCH_ANY : bits;
 	bool is_reported = ends || patience == SECOND_NS;
+	uint64_t handled = THIS.program_signals;
 	now_and(SECOND_NS, &report);
 	now_and(patience, &moment);
 	if (ends && is_sooner(clock, &end, patience))
 		goto plainly;
-	long result = own(SYS_futex, (long) word, wait, value, (long) &moment, 0, bits);
+	long result;
+	do
+		result = own(SYS_futex, (long) word, wait, value, (long) &moment, 0, bits);
+	while (is_interrupted(result, ends, handled));
 	if (!result || *caller_errno() != ETIMEDOUT)
 		return result;
 	while (!(ends && is_over(clock, &end)) && donate(0)) {
@@ -345,7 +354,9 @@ static long wait_for_lock(system_call *own, const uint32_t *word, int operation,
 		}
 	}
 	if (!is_reported) {
-		result = own(SYS_futex, (long) word, wait, value, (long) &report, 0, bits);
+		do
+			result = own(SYS_futex, (long) word, wait, value, (long) &report, 0, bits);
+		while (is_interrupted(result, ends, handled));
 		if (!result || *caller_errno() != ETIMEDOUT)
 			return result;
 		gotcha_say_waits(0);
@@ -366,7 +377,7 @@ static long donation_syscall(long number, SIX_PARAMETERS) {
 		return woken;
 	}
 	const struct timespec *timeout = (const struct timespec *) d;
-	bool is_valid = !timeout || (timeout->tv_sec >= 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < SECOND_NS);
+	bool is_valid = !timeout || (timeout->tv_sec >= 0 && timeout->tv_sec < INT64_MAX / 2 && timeout->tv_nsec >= 0 && timeout->tv_nsec < SECOND_NS);
 	long patience = patience_ns((const uint32_t *) a, c);
 	if (!patience || !is_valid || !may_donate())
 		return own(number, SIX_ARGUMENTS);
