@@ -8,34 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, LazyLock, Mutex, Once, RwLock, mpsc};
 use std::time::{Duration, Instant};
-use support::{child, compute, is_child, output, slots};
+use support::{child, compute, is_child, output, slots, take_turns, watched};
 
 const SLICE_US: u64 = 50;
 const FUNCTIONS: usize = 3;
-
-/// In a process of its own, which is killed if it hangs. Returns what it has printed.
-fn watched(test: &str, body: impl FnOnce()) -> String {
-    if is_child(test) {
-        body();
-        return String::new();
-    }
-    let output = output(&mut child(test));
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// Lets functions take turns until all have returned; how many slices ended. In between, `between`.
-fn take_turns<T: Send>(functions: &mut [Linger<'_, T>], mut between: impl FnMut()) -> usize {
-    let mut preemptions = 0;
-    while functions.iter().any(Linger::is_continuation) {
-        for function in functions.iter_mut().filter(|function| function.is_continuation()) {
-            resume(function, SLICE_US).unwrap();
-            preemptions += usize::from(function.is_continuation());
-            between();
-        }
-    }
-    preemptions
-}
 
 #[test]
 fn mutexes_and_read_write_locks() {
@@ -65,7 +41,7 @@ fn mutexes_and_read_write_locks() {
         };
         let mut functions: [_; FUNCTIONS] = std::array::from_fn(|_| launch(work, 0).unwrap().donatable());
         let (mut held, mut taken) = (0, 0);
-        let preemptions = take_turns(&mut functions, || {
+        let preemptions = take_turns(&mut functions, SLICE_US, || {
             held += usize::from(MUTEX.try_lock().is_err() || LOCK.try_write().is_err());
             *MUTEX.lock().unwrap() += 1;
             let pair = *LOCK.read().unwrap();
@@ -133,7 +109,7 @@ fn lines_of_functions_and_launcher() {
         println!();
         let mut functions = ["one", "two", "three"].map(|name| launch(print(name), 0).unwrap().donatable());
         let mut number = 0;
-        let preemptions = take_turns(&mut functions, || {
+        let preemptions = take_turns(&mut functions, SLICE_US, || {
             if number < LINES {
                 println!("{}", line("launcher", number));
                 eprintln!("{}", line("launcher", number));

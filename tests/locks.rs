@@ -6,38 +6,14 @@
 
 mod support;
 
-use inger::{Linger, launch, no_preempt, resume};
+use inger::{Linger, launch, no_preempt};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{LazyLock, Mutex, Once, OnceLock, RwLock};
 use std::time::Duration;
-use support::{child, compute, is_child, output, slots};
+use support::{compute, slots, take_turns, watched};
 
 const SLICE_US: u64 = 50;
 const FUNCTIONS: usize = 4;
-
-/// In a process of its own, which is killed if it hangs. Returns what it has printed.
-fn watched(test: &str, body: impl FnOnce()) -> String {
-    if is_child(test) {
-        body();
-        return String::new();
-    }
-    let output = output(&mut child(test));
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// Lets functions take turns until all have returned; how many slices ended. In between, `between`.
-fn take_turns<T: Send>(functions: &mut [Linger<'_, T>], mut between: impl FnMut()) -> usize {
-    let mut preemptions = 0;
-    while functions.iter().any(Linger::is_continuation) {
-        for function in functions.iter_mut().filter(|function| function.is_continuation()) {
-            resume(function, SLICE_US).unwrap();
-            preemptions += usize::from(function.is_continuation());
-            between();
-        }
-    }
-    preemptions
-}
 
 #[test]
 fn mutexes_and_read_write_locks() {
@@ -69,7 +45,7 @@ fn mutexes_and_read_write_locks() {
         // So does a thread, which may wait.
         let preemptions = std::thread::scope(|scope| {
             scope.spawn(work);
-            take_turns(&mut functions, || match mutex.try_lock() {
+            take_turns(&mut functions, SLICE_US, || match mutex.try_lock() {
                 Ok(mut count) => {
                     *count += 1;
                     taken += 1;
@@ -108,7 +84,7 @@ fn initialisation() {
                 *value + *LAZY
             };
             let mut functions: [_; FUNCTIONS] = std::array::from_fn(|_| launch(work, 0).unwrap());
-            preemptions += take_turns(&mut functions, || ());
+            preemptions += take_turns(&mut functions, SLICE_US, || ());
             assert!(functions.map(|function| function.completion()) == [Some(round + 7); FUNCTIONS]);
             assert_eq!(ran.load(Relaxed), 2);
             assert!(once.is_completed() && cell.get() == Some(&round));
@@ -150,7 +126,7 @@ fn lines_of_functions() {
         println!();
         let mut functions = ["one", "two", "three"].map(|name| launch(print(name), 0).unwrap());
         let thread = std::thread::spawn(print("thread"));
-        let preemptions = take_turns(&mut functions, || ());
+        let preemptions = take_turns(&mut functions, SLICE_US, || ());
         thread.join().unwrap();
         assert!(preemptions > 500, "only {preemptions}");
     });
@@ -178,7 +154,7 @@ fn lines_of_functions_and_launcher() {
         println!();
         let mut functions = ["one", "two", "three"].map(|name| launch(print(name), 0).unwrap());
         let mut number = 0;
-        let preemptions = take_turns(&mut functions, || {
+        let preemptions = take_turns(&mut functions, SLICE_US, || {
             if number < LINES {
                 println!("{}", line("launcher", number));
                 number += 1;

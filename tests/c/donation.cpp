@@ -1,10 +1,9 @@
 // Locks that functions hold where they are stopped, and that their launcher then waits for: it lets the function go on until
 // it has released the lock. And what it leaves alone.
-#include "check.h"
+#include "mutexes.h"
 
 #include <mutex>
 #include <new>
-#include <pthread.h>
 #include <semaphore.h>
 #include <shared_mutex>
 #include <signal.h>
@@ -19,23 +18,10 @@ constexpr uint64_t slice_us = 50;
 
 // ------------------------------------------------------------------ kinds of locks
 
-struct Pthread {
-	pthread_mutex_t mutex;
-	explicit Pthread(int type) {
-		pthread_mutexattr_t attributes;
-		CHECK(!pthread_mutexattr_init(&attributes) && !pthread_mutexattr_settype(&attributes, type));
-		CHECK(!pthread_mutex_init(&mutex, &attributes));
-	}
-	void lock() { CHECK(!pthread_mutex_lock(&mutex)); }
-	void unlock() { CHECK(!pthread_mutex_unlock(&mutex)); }
-};
 struct Normal : Pthread { Normal() : Pthread(PTHREAD_MUTEX_NORMAL) {} };
-struct Errorcheck : Pthread { Errorcheck() : Pthread(PTHREAD_MUTEX_ERRORCHECK) {} };
-struct Adaptive : Pthread { Adaptive() : Pthread(PTHREAD_MUTEX_ADAPTIVE_NP) {} };
-struct Recursive : Pthread {
-	Recursive() : Pthread(PTHREAD_MUTEX_RECURSIVE) {}
-	void lock() { Pthread::lock(); Pthread::lock(); }
-	void unlock() { Pthread::unlock(); Pthread::unlock(); }
+struct Twice : Recursive {
+	void lock() { Recursive::lock(); Recursive::lock(); }
+	void unlock() { Recursive::unlock(); Recursive::unlock(); }
 };
 
 timespec after_s(clockid_t clock, int s) {
@@ -379,7 +365,7 @@ int main() {
 	share<Normal>();
 	share<Errorcheck>();
 	share<Adaptive>();
-	share<Recursive>();
+	share<Twice>();
 	share<Timed>();
 	share<Clocked>();
 	share<C11>();

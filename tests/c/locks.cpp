@@ -1,10 +1,9 @@
 // Locks that functions share with each other, with a thread, and with their launcher, who tries and does not wait: thousands
 // of preemptions, many of them while the lock is held.
-#include "check.h"
+#include "mutexes.h"
 
 #include <mutex>
 #include <new>
-#include <pthread.h>
 #include <shared_mutex>
 #include <thread>
 
@@ -12,21 +11,6 @@ namespace {
 
 constexpr int functions = 4, rounds = 500;
 constexpr uint64_t slice_us = 50;
-
-struct Pthread {
-	pthread_mutex_t mutex;
-	explicit Pthread(int type) {
-		pthread_mutexattr_t attributes;
-		CHECK(!pthread_mutexattr_init(&attributes) && !pthread_mutexattr_settype(&attributes, type));
-		CHECK(!pthread_mutex_init(&mutex, &attributes));
-	}
-	void lock() { CHECK(!pthread_mutex_lock(&mutex)); }
-	bool try_lock() { return !pthread_mutex_trylock(&mutex); }
-	void unlock() { CHECK(!pthread_mutex_unlock(&mutex)); }
-};
-struct Recursive : Pthread { Recursive() : Pthread(PTHREAD_MUTEX_RECURSIVE) {} };
-struct Errorcheck : Pthread { Errorcheck() : Pthread(PTHREAD_MUTEX_ERRORCHECK) {} };
-struct Adaptive : Pthread { Adaptive() : Pthread(PTHREAD_MUTEX_ADAPTIVE_NP) {} };
 
 struct ReadWrite {
 	pthread_rwlock_t lock_ = PTHREAD_RWLOCK_INITIALIZER;

@@ -127,3 +127,27 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// In a process of its own, which is killed if it hangs. Returns what it has printed.
+pub(crate) fn watched(test: &str, body: impl FnOnce()) -> String {
+    if is_child(test) {
+        body();
+        return String::new();
+    }
+    let output = output(&mut child(test));
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Lets functions take turns until all have returned; how many slices ended. In between, `between`.
+pub(crate) fn take_turns<T: Send>(functions: &mut [Linger<'_, T>], slice_us: u64, mut between: impl FnMut()) -> usize {
+    let mut preemptions = 0;
+    while functions.iter().any(Linger::is_continuation) {
+        for function in functions.iter_mut().filter(|function| function.is_continuation()) {
+            resume(function, slice_us).unwrap();
+            preemptions += usize::from(function.is_continuation());
+            between();
+        }
+    }
+    preemptions
+}
