@@ -425,16 +425,8 @@ impl<T> Drop for Continuation<'_, T> {
     fn drop(&mut self) {
         match self.settle() {
             None => return,
-            Some(State::Stopped(Stop::Completed)) => {
-                let outcome = {
-                    let _bracket = BracketGuard::enter();
-                    // SAFETY: it has completed, on donated time, and this is the last use.
-                    unsafe { self.take_outcome(Task::release) }
-                };
-                // A result that nobody asks for; a panic was reported.
-                drop(outcome);
-                return;
-            }
+            // On donated time.
+            Some(State::Stopped(Stop::Completed)) => {}
             Some(State::Prepared) => {
                 let is_ours = {
                     let _bracket = BracketGuard::enter();
@@ -456,7 +448,7 @@ impl<T> Drop for Continuation<'_, T> {
                 return;
             }
             // SAFETY: the task is this continuation's, not running, and not used again. It is abandoned, so that
-            // whatever points into it stays valid; unless it has come to its end after all, on donated time.
+            // whatever points into it stays valid; unless it has come to its end.
             unsafe {
                 if (*task).state == State::Stopped(Stop::Completed) {
                     Some(self.take_outcome(Task::release))
@@ -466,6 +458,7 @@ impl<T> Drop for Continuation<'_, T> {
                 }
             }
         };
+        // A result that nobody asks for; a panic was reported.
         drop(outcome);
     }
 }

@@ -205,6 +205,13 @@ pub(crate) fn lock_pool() {
     unsafe { *FORK_GUARD.0.get() = Some(guard) };
 }
 
+/// After a fork, in the parent, on the thread that called [`lock_pool`].
+pub(crate) fn unlock_pool() {
+    // SAFETY: this thread holds the lock, until the guard is dropped.
+    let guard = unsafe { (*FORK_GUARD.0.get()).take() };
+    drop(guard);
+}
+
 /// The same, in the child: what other kernel threads were running there, which are gone, never goes on. After a `_Fork()`
 /// nobody has locked the pool, or somebody who is gone: it is left alone.
 pub(crate) fn unlock_pool_in_child() -> bool {
@@ -214,13 +221,6 @@ pub(crate) fn unlock_pool_in_child() -> bool {
         Task::forget_donated(pool);
     }
     guard.is_some()
-}
-
-/// After a fork, in the parent and in the child, on the thread that called [`lock_pool`].
-pub(crate) fn unlock_pool() {
-    // SAFETY: this thread holds the lock, until the guard is dropped.
-    let guard = unsafe { (*FORK_GUARD.0.get()).take() };
-    drop(guard);
 }
 
 // ---------------------------------------------------------------------------------- life
