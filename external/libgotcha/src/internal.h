@@ -385,8 +385,8 @@ void gotcha_locks_forget(struct libgotcha_thread *);
 bool gotcha_donate_to_owner(const int *owner, clockid_t, const struct timespec *deadline);
 bool gotcha_donate_for_mutex(const pthread_mutex_t *, clockid_t, const struct timespec *deadline);
 void gotcha_say_waits(int tid);
-void gotcha_in_a_second(struct timespec *);
-void gotcha_released(void);
+void gotcha_now_and(int64_t ns, struct timespec *then);         /* of CLOCK_MONOTONIC */
+void gotcha_give_back(void);
 bool gotcha_program_action(int signal, struct sigaction *);
 /* Around what gives a process to another program: that is to find the signals as this program has left them. What
  * is done in between takes as long as it takes to start it, with preemption deferred. */
@@ -454,12 +454,16 @@ static inline int gotcha_lock_end(int error) {
 		THIS.locks_held -= THIS.is_virtual;
 	return error;
 }
+/* A lock was released, of whatever kind: time that was donated goes back to the waiter. */
+static inline void gotcha_released(void) {
+	if (unlikely(THIS.is_donated))
+		gotcha_give_back();
+}
 static inline int gotcha_unlock_end(int error) {
 	/* one that somebody else has locked may be unlocked, too, though it may not */
 	if (!error && THIS.locks_held)
 		THIS.locks_held--;
-	if (unlikely(THIS.is_donated))
-		gotcha_released();
+	gotcha_released();
 	return error;
 }
 /* A function that walks its stack may be stopped on the way, and resumed on top of another launcher's frames: the walk ends
@@ -468,7 +472,7 @@ static inline bool gotcha_is_stack_end(uintptr_t address) {
 	return THIS.is_virtual && gotcha_callbacks.is_stack_end && gotcha_callbacks.is_stack_end(address);
 }
 
-/* The same, before a mutex is waited for: it seldom is a function's. */
+/* gotcha_donate_for_mutex(), whose mutex seldom is a function's. */
 static inline bool gotcha_before_mutex(const pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline) {
 	int owner = __atomic_load_n(&mutex->__data.__owner, __ATOMIC_RELAXED);
 	bool is_suspicious = owner >= FIRST_VIRTUAL_TID || (!owner && __atomic_load_n(&mutex->__data.__lock, __ATOMIC_RELAXED));

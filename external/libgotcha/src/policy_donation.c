@@ -61,15 +61,16 @@ static bool donate(int tid) {
 	return is_given;
 }
 
-/* Time that is donated goes back to the waiter. */
-void gotcha_released(void) {
+void gotcha_give_back(void) {
 	deferred_enter();
 	gotcha_callbacks.give_back();
 	deferred_leave();
 }
 
+enum { SECOND_NS = 1000000000 };
+
 static bool is_over(clockid_t clock, const struct timespec *deadline) {
-	return deadline && (deadline->tv_nsec < 0 || deadline->tv_nsec >= 1000000000 || gotcha_has_passed(clock, deadline));
+	return deadline && (deadline->tv_nsec < 0 || deadline->tv_nsec >= SECOND_NS || gotcha_has_passed(clock, deadline));
 }
 
 static int own_tid(void) {
@@ -108,14 +109,13 @@ bool gotcha_donate_for_mutex(const pthread_mutex_t *mutex, clockid_t clock, cons
 	return gotcha_donate_to_owner(&mutex->__data.__owner, clock, deadline);
 }
 
-enum { SECOND_NS = 1000000000 };
 static void add_ns(struct timespec *time, int64_t ns) {
 	ns += time->tv_nsec;
 	time->tv_sec += ns / SECOND_NS;
 	time->tv_nsec = ns % SECOND_NS;
 }
 
-static void now_and(int64_t ns, struct timespec *then) {
+void gotcha_now_and(int64_t ns, struct timespec *then) {
 	clock_gettime(CLOCK_MONOTONIC, then);
 	add_ns(then, ns);
 }
@@ -127,10 +127,6 @@ void gotcha_say_waits(int tid) {
 	shared_leave(&guard);
 }
 
-void gotcha_in_a_second(struct timespec *then) {
-	now_and(SECOND_NS, then);
-}
-
 /* Lets functions go on in turn until `try`, which takes a lock whose holder is unknown, does not return EBUSY, or there
  * is none that may. */
 typedef int try_lock(void *lock);
@@ -140,7 +136,7 @@ static int donate_until(try_lock *try, void *lock, clockid_t clock, const struct
 	int error = try(lock);
 	if (error != EBUSY || !may_donate())
 		return error;
-	now_and(SECOND_NS, &report);
+	gotcha_now_and(SECOND_NS, &report);
 	for (bool is_reported = false; error == EBUSY && !is_over(clock, deadline) && donate(0); error = try(lock))
 		if (!is_reported && gotcha_has_passed(CLOCK_MONOTONIC, &report)) {
 			gotcha_say_waits(0);
@@ -211,16 +207,14 @@ static int try_once(void *control) {
 static int donation_once(pthread_once_t *control, void (*function)(void)) {
 	donate_until(try_once, control, CLOCK_MONOTONIC, NULL);
 	int error = OWN(once, int(pthread_once_t *, void (*)(void)))(control, function);
-	if (unlikely(THIS.is_donated))
-		gotcha_released();
+	gotcha_released();
 	return error;
 }
 
 static void donation_call_once(once_flag *control, void (*function)(void)) {
 	donate_until(try_once, control, CLOCK_MONOTONIC, NULL);
 	OWN(call_once, void(once_flag *, void (*)(void)))(control, function);
-	if (unlikely(THIS.is_donated))
-		gotcha_released();
+	gotcha_released();
 }
 
 /* Its holder takes it for a few instructions: nothing is counted. */
@@ -233,8 +227,7 @@ static int donation_spin_lock(pthread_spinlock_t *lock) {
 }
 static int donation_spin_unlock(pthread_spinlock_t *lock) {
 	int error = OWN(spin_unlock, int(pthread_spinlock_t *))(lock);
-	if (unlikely(THIS.is_donated))
-		gotcha_released();
+	gotcha_released();
 	return error;
 }
 
@@ -308,7 +301,7 @@ static bool futex_end(int operation, const struct timespec *timeout, struct time
 		return false;
 	*end = *timeout;
 	if ((operation & FUTEX_CMD_MASK) == FUTEX_WAIT) {
-		now_and(timeout->tv_nsec, end);
+		gotcha_now_and(timeout->tv_nsec, end);
 		end->tv_sec += timeout->tv_sec;
 	}
 	return true;
@@ -335,8 +328,8 @@ static long wait_for_lock(system_call *own, const uint32_t *word, int operation,
 	bits = is_relative ? FUTEX_BITSET_MATCH_ANY : bits;
 	bool is_reported = ends || patience == SECOND_NS;
 	uint64_t handled = THIS.program_signals;
-	now_and(SECOND_NS, &report);
-	now_and(patience, &moment);
+	gotcha_now_and(SECOND_NS, &report);
+	gotcha_now_and(patience, &moment);
 	if (ends && is_sooner(clock, &end, patience))
 		goto plainly;
 	long result;
@@ -372,8 +365,7 @@ static long donation_syscall(long number, SIX_PARAMETERS) {
 		return own(number, SIX_ARGUMENTS);
 	if (command == FUTEX_WAKE) {
 		long woken = own(number, SIX_ARGUMENTS);
-		if (unlikely(THIS.is_donated))
-			gotcha_released();
+		gotcha_released();
 		return woken;
 	}
 	const struct timespec *timeout = (const struct timespec *) d;

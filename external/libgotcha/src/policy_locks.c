@@ -1,8 +1,8 @@
 /* Policy of mutexes; above all of those whose owner the kernel knows: that are robust, or have a priority protocol.
  *
  * Other locks record the tid of the TCB that takes them.  A virtual TCB's is its own and stays the same
- * on whatever kernel thread the function runs: these are just counted, and waited for as policy_donation.c says.  But the kernel knows kernel threads
- * only: it marks their robust mutexes when they end, lends priority to them, and lets them alone
+ * on whatever kernel thread the function runs: these are just counted, and waited for as policy_donation.c
+ * says.  But the kernel knows kernel threads only: it marks their robust mutexes when they end, lends priority to them, and lets them alone
  * unlock.  So a function takes and releases such a mutex as its kernel thread, on that one's TCB, and
  * is not preempted while it holds it: it could be resumed on another.
  *
@@ -140,7 +140,7 @@ static int lock_until(pthread_mutex_t *mutex, clockid_t clock, const struct time
 /* Of a function that does not go on, for all we know: this may take for ever, and not silently. */
 static int lock_reporting(pthread_mutex_t *mutex) {
 	struct timespec second;
-	gotcha_in_a_second(&second);
+	gotcha_now_and(1000000000, &second);
 	int owner = mutex->__data.__owner, error = OWN(clocklock, clock_until)(mutex, CLOCK_MONOTONIC, &second);
 	if (error != ETIMEDOUT)
 		return error;
@@ -220,10 +220,7 @@ static int wait_a_moment(pthread_cond_t *condition, pthread_mutex_t *mutex) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	struct timespec moment;
-	clock_gettime(CLOCK_MONOTONIC, &moment);
-	moment.tv_nsec += SLICE_NS;
-	moment.tv_sec += moment.tv_nsec / 1000000000;
-	moment.tv_nsec %= 1000000000;
+	gotcha_now_and(SLICE_NS, &moment);
 	int error = BASE(cond_clockwait, wait_clock_until)(condition, mutex, CLOCK_MONOTONIC, &moment);
 	gotcha_hosted_leave(&guard);
 	return error;
