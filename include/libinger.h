@@ -84,6 +84,25 @@ typedef struct LINGER_ALIGNED(8) {
 } linger_t;
 
 /**
+ * How a function is to be launched: see linger_launch_with(). All zero but for the size: as linger_launch() does.
+ */
+typedef struct {
+    /**
+     * sizeof(linger_options_t). What a later version adds to the end is zero for programs that do not know it.
+     */
+    size_t size_bytes;
+    /**
+     * The function's stack has at least that many bytes, rounded up to whole pages; at least 64 KiB. 0: the usual 2 MiB.
+     */
+    size_t stack_size_bytes;
+    /**
+     * Budgets, those of its resumes included, are the processor time of the kernel thread that runs it
+     * (CLOCK_THREAD_CPUTIME_ID), not elapsed time: sleeping and waiting do not count.
+     */
+    bool counts_cpu_time;
+} linger_options_t;
+
+/**
  * What the library has done in this process so far: see linger_stats().
  */
 typedef struct {
@@ -165,6 +184,17 @@ extern "C" {
 linger_t linger_launch(void (*function)(void*), uint64_t us, void *argument);
 
 /**
+ * The same as linger_launch(), with these options; null: without.
+ *
+ * Errors:
+ * As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know.
+ *
+ * Safety:
+ * As for linger_launch(); and `options` points to a structure of its size.
+ */
+linger_t linger_launch_with(const linger_options_t *options, void (*function)(void*), uint64_t us, void *argument);
+
+/**
  * Lets an unfinished function go on, on the calling kernel thread, for at most `us` microseconds.
  *
  * Returns when the function has returned, has called pause(), or its time is up. The time is
@@ -220,6 +250,21 @@ void linger_defer(void);
  * Ends the innermost linger_defer().
  */
 void linger_undefer(void);
+
+/**
+ * Shares the library of the file name `name` with all functions: every call of it runs in the one original, unpreempted.
+ *
+ * To be called before the first launch. For libraries that are configured once, or whose objects cross between
+ * functions and their launchers; it does what the environment variable LIBGOTCHA_SHARED does, and adds to that. A name
+ * that no library has is ignored.
+ *
+ * Errors:
+ * Returns 0, or: EBUSY after the first launch; EINVAL if `name` is null; ENOMEM for more than 64 names.
+ *
+ * Safety:
+ * `name` is null or a string.
+ */
+int linger_share_library(const char *name);
 
 /**
  * How many functions can be unfinished at the same time, in the whole process.

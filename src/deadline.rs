@@ -26,14 +26,26 @@ pub(crate) fn init() {
 /// Context: any stack and TCB, preemption deferred; calls nothing that is intercepted.
 #[inline]
 pub(crate) fn now_ns() -> u64 {
+    read_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// The processor time that this kernel thread has used, in ns. A system call.
+///
+/// Context: as above.
+pub(crate) fn cpu_time_ns() -> u64 {
+    read_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+#[inline]
+fn read_ns(clock: libc::clockid_t) -> u64 {
     type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> libc::c_int;
     let function = CLOCK_GETTIME.load(Relaxed);
     debug_assert!(!function.is_null());
     // SAFETY: init() stored the address of clock_gettime, whose type this is.
     let clock_gettime: ClockGettime = unsafe { std::mem::transmute(function) };
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writes; the clock exists, so the call cannot fail.
-    unsafe { clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    // SAFETY: `time` is valid for writes; the clocks exist, so the call cannot fail.
+    unsafe { clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 

@@ -29,6 +29,11 @@ pub enum Error {
         /// What was found.
         cause: String,
     },
+    /// This is to be done before the first launch.
+    TooLate {
+        /// What.
+        cause: String,
+    },
     /// The function did not finish within its budget, and was cancelled.
     TimedOut,
     /// The function ended its thread (`pthread_exit`) instead of returning.
@@ -44,6 +49,7 @@ impl Error {
             Error::TooManyLibsets { .. } | Error::TooManyAbandoned { .. } => libc::EAGAIN,
             Error::Os { errno, .. } => *errno,
             Error::Unsupported { .. } => libc::ENOSYS,
+            Error::TooLate { .. } => libc::EBUSY,
             Error::TimedOut => libc::ETIMEDOUT,
             Error::Ended | Error::Cancelled => libc::ECANCELED,
         }
@@ -61,6 +67,7 @@ impl fmt::Display for Error {
                 write!(formatter, "{operation}: {}", std::io::Error::from_raw_os_error(*errno))
             }
             Error::Unsupported { cause } => write!(formatter, "unsupported: {cause}"),
+            Error::TooLate { cause } => formatter.write_str(cause),
             Error::TimedOut => formatter.write_str("the function did not finish within its budget"),
             Error::Ended => formatter.write_str("the function ended its thread instead of returning"),
             Error::Cancelled => formatter.write_str("the function was cancelled with the one that had launched it"),

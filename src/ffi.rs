@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::linger::in_function;
 use crate::preempt;
 use crate::stats::BUCKETS;
-use crate::task::{self, Generation, State, Stop, Task};
-use std::ffi::{CString, c_char, c_int, c_void};
+use crate::task::{self, Generation, SMALLEST_STACK_BYTES, Settings, State, Stop, Task};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::{align_of, offset_of, size_of};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -77,8 +77,83 @@ pub unsafe extern "C" fn linger_launch(
 ) -> linger_t {
     bracketed(|| match function {
         None => linger_t::failed(fail(libc::EINVAL, "the function is null")),
-        Some(function) => try_launch(function, us, argument).unwrap_or_else(|error| linger_t::failed(report(&error))),
+        Some(function) => {
+            try_launch(None, function, us, argument).unwrap_or_else(|error| linger_t::failed(report(&error)))
+        }
     })
+}
+
+/// How a function is to be launched: see linger_launch_with(). All zero but for the size: as linger_launch() does.
+#[repr(C)]
+#[derive(Debug)]
+pub struct linger_options_t {
+    /// sizeof(linger_options_t). What a later version adds to the end is zero for programs that do not know it.
+    pub size_bytes: usize,
+    /// The function's stack has at least that many bytes, rounded up to whole pages; at least 64 KiB. 0: the usual 2 MiB.
+    pub stack_size_bytes: usize,
+    /// Budgets, those of its resumes included, are the processor time of the kernel thread that runs it
+    /// (CLOCK_THREAD_CPUTIME_ID), not elapsed time: sleeping and waiting do not count.
+    pub counts_cpu_time: bool,
+}
+
+const _: () = assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_options_t, counts_cpu_time) == 16);
+
+/// The same as linger_launch(), with these options; null: without.
+///
+/// # Errors
+///
+/// As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know.
+///
+/// # Safety
+///
+/// As for linger_launch(); and `options` points to a structure of its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_launch_with(
+    options: *const linger_options_t,
+    function: Option<unsafe extern "C" fn(*mut c_void)>,
+    us: u64,
+    argument: *mut c_void,
+) -> linger_t {
+    bracketed(|| {
+        let Some(function) = function else {
+            return linger_t::failed(fail(libc::EINVAL, "the function is null"));
+        };
+        // SAFETY: the caller's promise.
+        let launched = match unsafe { read_options(options) } {
+            Ok(settings) => try_launch(settings.as_ref(), function, us, argument),
+            Err(cause) => return linger_t::failed(fail(libc::EINVAL, cause)),
+        };
+        launched.unwrap_or_else(|error| linger_t::failed(report(&error)))
+    })
+}
+
+/// # Safety
+///
+/// `options` is null, or points to a structure of the size that it says.
+unsafe fn read_options(options: *const linger_options_t) -> Result<Option<Settings>, &'static str> {
+    if options.is_null() {
+        return Ok(None);
+    }
+    let known = size_of::<linger_options_t>();
+    // SAFETY: the caller's promise; the size is always there. Zeroes are options.
+    let options = unsafe {
+        let size_bytes = (*options).size_bytes;
+        if size_bytes < size_of::<usize>() {
+            return Err("the options' size is not set");
+        }
+        let bytes = options.cast::<u8>();
+        if (known..size_bytes).any(|at| *bytes.add(at) != 0) {
+            return Err("the options ask for what this version does not know");
+        }
+        let mut read = std::mem::zeroed::<linger_options_t>();
+        std::ptr::copy_nonoverlapping(bytes, (&raw mut read).cast(), size_bytes.min(known));
+        read
+    };
+    let stack_size_bytes = Some(options.stack_size_bytes).filter(|&size| size != 0);
+    Ok(Some(Settings {
+        stack_size_bytes: stack_size_bytes.map(|size| size.max(SMALLEST_STACK_BYTES)),
+        counts_cpu_time: options.counts_cpu_time,
+    }))
 }
 
 /// Lets an unfinished function go on, on the calling kernel thread, for at most `us` microseconds.
@@ -183,13 +258,21 @@ fn task_of(continuation: *mut c_void) -> *mut Task {
 const STALE: &str = "the function was cancelled, with the one that had launched it or through a copy of the handle";
 const NOT_STOPPED: &str = "the function is running, or the handle is a copy of one that was used since";
 
-fn try_launch(function: task::Function, budget_us: u64, argument: *mut c_void) -> Result<linger_t, Error> {
+fn try_launch(
+    settings: Option<&Settings>,
+    function: task::Function,
+    budget_us: u64,
+    argument: *mut c_void,
+) -> Result<linger_t, Error> {
     task::init()?;
-    let task = Task::take()?;
+    let task = settings.map_or_else(Task::take, Task::take_for)?;
     // SAFETY: the task is ours and idle; the function and its argument are the caller's promise.
     let continuation = unsafe {
         Task::prepare(task, function, argument, 0);
         (*task).is_donatable = true;
+        if let Some(settings) = settings {
+            Task::apply(task, settings);
+        }
         mark(task, Task::generation(task))
     };
     let mut linger = linger_t { is_complete: false, is_yielded: false, error: 0, continuation };
@@ -282,6 +365,33 @@ pub extern "C" fn linger_defer() {
 #[unsafe(no_mangle)]
 pub extern "C" fn linger_undefer() {
     preempt::undefer();
+}
+
+// ---------------------------------------------------------------------------------- the process
+
+/// Shares the library of the file name `name` with all functions: every call of it runs in the one original, unpreempted.
+///
+/// To be called before the first launch. For libraries that are configured once, or whose objects cross between
+/// functions and their launchers; it does what the environment variable LIBGOTCHA_SHARED does, and adds to that. A name
+/// that no library has is ignored.
+///
+/// # Errors
+///
+/// Returns 0, or: EBUSY after the first launch; EINVAL if `name` is null; ENOMEM for more than 64 names.
+///
+/// # Safety
+///
+/// `name` is null or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_share_library(name: *const c_char) -> c_int {
+    bracketed(|| {
+        if name.is_null() {
+            return fail(libc::EINVAL, "the library's name is null");
+        }
+        // SAFETY: the caller's promise.
+        let shared = gotcha::share(unsafe { CStr::from_ptr(name) });
+        shared.map_or_else(|error| fail(error.errno, &error.cause), |()| 0)
+    })
 }
 
 // ---------------------------------------------------------------------------------- information

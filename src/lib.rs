@@ -55,7 +55,7 @@
 //! - To the function it looks as if it ran on a thread of its own: thread-locals are fresh at each launch, and
 //!   are destroyed when it returns. For the rest it looks like a plain call: arguments, borrows, heap, files,
 //!   environment, working directory, process.
-//! - A timeout never comes early. The clock is CLOCK_MONOTONIC, and stands still for functions inside a function
+//! - A timeout never comes early. The clock is CLOCK_MONOTONIC (or processor time: [`Options::clock`]), and stands still for functions inside a function
 //!   that is stopped.
 //! - A stopped function goes on as if nothing had been: registers, rounding mode, signal mask, `errno`; no system
 //!   call of it fails and no sleep or wait is cut short on account of a preemption.
@@ -77,8 +77,8 @@
 //! - **An allocator** that is part of the executable (jemalloc, mimalloc) has locks and thread-locals as other code of the
 //!   program has. Declare it as [`Alloc`]; the C library's needs nothing.
 //! - **Library configuration** made outside (as by `curl_global_init`) is not seen inside, and objects made on one
-//!   side and used on the other mix two copies of their library. Make them inside, or name the library in
-//!   `LIBGOTCHA_SHARED`.
+//!   side and used on the other mix two copies of their library. Make them inside, or share the library:
+//!   [`share_library`], `LIBGOTCHA_SHARED`.
 //! - **A cancel leaks** what the function has on the heap, and its descriptors, unless it has stopped in [`pause`]:
 //!   then it is unwound, and its destructors run. *Dropping* one that has not also leaks its stack,
 //!   thread-locals and captures; after 10,000 such drops launching fails with [`Error::TooManyAbandoned`].
@@ -96,7 +96,7 @@
 //!   [`Error::TooManyLibsets`]. Thousands: a libset takes five of the mappings that the kernel grants a process
 //!   (`vm.max_map_count`), and two for each library. Where the dynamic linker has to make the copies (see
 //!   `LIBGOTCHA_LOADER` below), about 11, and 15 with `GLIBC_TUNABLES=glibc.rtld.nns=16`.
-//! - A function's stack has 2 MiB, unless [`set_stack_size`] has said otherwise. Overflowing it ends the process with a
+//! - A function's stack has 2 MiB, unless [`set_stack_size`] or [`Options::stack_size`] has said otherwise. Overflowing it ends the process with a
 //!   message.
 //! - Timeouts shorter than the time that an interrupt takes, a few microseconds and more in a virtual machine, come
 //!   that much late: a function that is resumed makes progress first.
@@ -150,6 +150,7 @@ mod error;
 pub mod ffi;
 pub mod future;
 mod linger;
+mod options;
 mod preempt;
 mod stats;
 mod task;
@@ -161,6 +162,7 @@ pub use linger::{
     Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,
     timeout,
 };
+pub use options::{Clock, Options, share_library};
 pub use stats::{Stats, stats};
 
 /// The README's examples, as documentation tests.

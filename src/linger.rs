@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::preempt;
-use crate::task::{self, Generation, LARGEST_PAYLOAD_BYTES, State, Stop, Task};
+use crate::task::{self, Generation, LARGEST_PAYLOAD_BYTES, SMALLEST_STACK_BYTES, State, Stop, Task};
 use crate::thread::Thread;
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -180,36 +180,8 @@ where
     let _bracket = BracketGuard::enter();
     task::init()?;
     let task = Task::take()?;
-    let size_bytes = size_of::<Payload<F, T>>().next_multiple_of(64);
-    let fits = size_bytes <= LARGEST_PAYLOAD_BYTES && align_of::<Payload<F, T>>() <= 64;
-    // SAFETY: the task is ours and idle. In place, the payload lies at the top of its stack, below which the
-    // function's frames begin.
-    let continuation = unsafe {
-        let payload: *mut Payload<F, T> = if fits {
-            let top = (*task).stack.top();
-            top.sub(size_bytes).map_addr(|address| address & !63).cast()
-        } else {
-            Box::into_raw(Box::<Payload<F, T>>::new_uninit()).cast()
-        };
-        (&raw mut (*payload).function).write(MaybeUninit::new(function));
-        let reserved_bytes = if fits { size_bytes + 64 } else { 0 };
-        Task::prepare(task, call::<F, T>, payload.cast(), reserved_bytes);
-        Continuation {
-            task: NonNull::new_unchecked(task),
-            generation: Task::generation(task),
-            outcome: NonNull::new_unchecked(payload).cast(),
-            discard: if fits { discard_in_place::<F, T> } else { discard_boxed::<F, T> },
-            free: if fits { free_in_place } else { free_boxed::<F, T> },
-            captures: PhantomData,
-            result: PhantomData,
-        }
-    };
-    if budget_us == 0 {
-        // SAFETY: the task is ours, and prepared.
-        unsafe { Task::keep(task) };
-        return Ok(Linger::Continuation(continuation));
-    }
-    continuation.go_on(budget_us)
+    // SAFETY: the task is ours and idle.
+    unsafe { Continuation::prepare(task, function) }.start(budget_us)
 }
 
 /// Lets an unfinished function go on for at most `budget_us` microseconds.
@@ -217,7 +189,7 @@ where
 /// Returns when it has returned, has called [`pause`], or its time is up. Does nothing if it has
 /// completed, or if the budget is 0. `u64::MAX` sets no limit.
 ///
-/// The budget is elapsed time, not processor time. It begins once the timer is set, just before the function goes on; on a
+/// The budget is elapsed time, not processor time (unless it was launched by [`Options::clock`](crate::Options::clock)). It begins once the timer is set, just before the function goes on; on a
 /// busy machine it passes while the kernel runs other threads. A function that was preempted runs for another moment (20
 /// µs, elapsed too) if its time is up before it could. One that starts, or goes on after [`pause`], can be stopped
 /// before its first instruction, but not twice in a row. No part of a slice is promised beyond that.
@@ -263,6 +235,58 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
 struct Unwinding;
 
 impl<'a, T> Continuation<'a, T> {
+    /// Gives an idle task the function.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is idle and the caller's.
+    #[inline]
+    pub(crate) unsafe fn prepare<F>(task: *mut Task, function: F) -> Self
+    where
+        T: Send + 'a,
+        F: FnOnce() -> T + Send + 'a,
+    {
+        let size_bytes = size_of::<Payload<F, T>>().next_multiple_of(64);
+        let fits = size_bytes <= LARGEST_PAYLOAD_BYTES && align_of::<Payload<F, T>>() <= 64;
+        // SAFETY: the caller's promise. In place, the payload lies at the top of the task's stack, below which the
+        // function's frames begin.
+        unsafe {
+            let payload: *mut Payload<F, T> = if fits {
+                let top = (*task).stack.top();
+                top.sub(size_bytes).map_addr(|address| address & !63).cast()
+            } else {
+                Box::into_raw(Box::<Payload<F, T>>::new_uninit()).cast()
+            };
+            (&raw mut (*payload).function).write(MaybeUninit::new(function));
+            let reserved_bytes = if fits { size_bytes + 64 } else { 0 };
+            Task::prepare(task, call::<F, T>, payload.cast(), reserved_bytes);
+            Continuation {
+                task: NonNull::new_unchecked(task),
+                generation: Task::generation(task),
+                outcome: NonNull::new_unchecked(payload).cast(),
+                discard: if fits { discard_in_place::<F, T> } else { discard_boxed::<F, T> },
+                free: if fits { free_in_place } else { free_boxed::<F, T> },
+                captures: PhantomData,
+                result: PhantomData,
+            }
+        }
+    }
+
+    /// Runs the function for the first time, unless the budget is 0.
+    ///
+    /// Context: bracketed.
+    #[inline]
+    pub(crate) fn start(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
+        if budget_us == 0 {
+            // SAFETY: the task is this continuation's, and prepared.
+            unsafe { Task::keep(self.task.as_ptr()) };
+            return Ok(Linger::Continuation(self));
+        }
+        self.go_on(budget_us)
+    }
+
     /// Context: bracketed.
     fn go_on(mut self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
         // SAFETY: the task is this continuation's, prepared or stopped.
@@ -842,14 +866,15 @@ pub fn concurrency_limit() -> usize {
 
 /// Sets how large the stacks are that are made from now on, where it is 2 MiB otherwise.
 ///
-/// Stacks are used again, so this is for the time before the first launch. What is not used of a stack costs addresses
+/// Stacks are used again, so this is for the time before the first launch; [`Options::stack_size`](crate::Options::stack_size)
+/// is for one function. What is not used of a stack costs addresses
 /// only. A function that does not need that much does not find out; one that needs more ends the process.
 ///
 /// # Units
 ///
 /// Bytes, rounded up to whole pages; at least 64 KiB.
 pub fn set_stack_size(size_bytes: usize) {
-    task::STACK_SIZE_BYTES.store(size_bytes.max(64 << 10), Relaxed);
+    task::STACK_SIZE_BYTES.store(size_bytes.max(SMALLEST_STACK_BYTES), Relaxed);
 }
 
 /// The clock that budgets are measured by: CLOCK_MONOTONIC, in ns.

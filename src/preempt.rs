@@ -162,7 +162,7 @@ unsafe extern "C" fn take_pending() {
 /// meanwhile: with slices shorter than an interrupt it would never get anywhere.
 unsafe fn is_due(thread: *mut Thread, now_ns: u64, resumed: bool) -> bool {
     // SAFETY: take_pending and return_to_function pass this kernel thread, with preemption deferred.
-    let (thread, deadline_ns) = unsafe { (&*thread, (*thread).deadline_ns.load(Relaxed)) };
+    let (thread, deadline_ns) = unsafe { (&*thread, Task::extend(thread, now_ns)) };
     let is_over = now_ns >= deadline_ns;
     if is_over && !resumed {
         return true;
@@ -244,7 +244,7 @@ enum Verdict {
 ///
 /// The conditions, besides that the signal is our timer's and that preemption is not deferred:
 ///  1. It is not just being resumed: to preempt it there would pile up signal frames.
-///  2. The deadline has passed. One that is very near is waited for.
+///  2. The deadline has passed. One that is very near is waited for. Who counts processor time has used it.
 ///  3. The code is not the dynamic linker's or base's copy of a library, reached through a pointer that
 ///     the program stored before interception: it may hold the process's locks.
 ///  4. It is not on the kernel thread's alternate signal stack, which cannot be left occupied.
@@ -275,6 +275,12 @@ unsafe fn judge(thread: *mut Thread, uc: *const ucontext_t, now_ns: u64) -> Verd
         while deadline::now_ns() < deadline_ns {
             std::hint::spin_loop();
         }
+    }
+    let now_ns = now_ns.max(deadline_ns);
+    // SAFETY: the thread is this one, and runs a function.
+    let deadline_ns = unsafe { Task::extend(thread, now_ns) };
+    if now_ns < deadline_ns {
+        return Verdict::LookAgainAt(deadline_ns);
     }
     // SAFETY: compares addresses only.
     if unsafe { gotcha::libgotcha_is_shared_code(pc) } {

@@ -26,6 +26,10 @@ use std::sync::atomic::{
 };
 use std::sync::{Mutex, MutexGuard};
 
+mod cpu_time;
+mod settings;
+pub(crate) use settings::{SMALLEST_STACK_BYTES, Settings};
+
 /// Why `run` came back; the code of a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -89,6 +93,12 @@ pub(crate) struct Task {
     deadline_ns: u64,
     /// The earliest of its own and those of the functions around it.
     effective_ns: u64,
+    /// Budgets are the processor time of the kernel thread that runs it, not elapsed time: see `cpu_time.rs`...
+    counts_cpu_time: bool,
+    /// ...of which it has this much left when a function around it is stopped...
+    cpu_rest_ns: u64,
+    /// ...and may run until then. 0: until `deadline_ns`. As long as it has not, `deadline_ns` is the earliest that it can be.
+    cpu_deadline_ns: u64,
     /// When it stopped with others inside it: the clocks of the functions inside it stand still until it goes on.
     stopped_ns: u64,
     function: Option<Function>,
@@ -239,10 +249,7 @@ impl Task {
     }
 
     fn with_group(group: c_long) -> Result<*mut Task, Error> {
-        let stack = Stack::new(STACK_SIZE_BYTES.load(Relaxed)).map_err(|error| Error::Os {
-            operation: "allocating a stack",
-            errno: error.raw_os_error().unwrap_or(libc::ENOMEM),
-        })?;
+        let stack = Task::make_stack(STACK_SIZE_BYTES.load(Relaxed))?;
         // SAFETY: the stack lives as long as the task, which has the TCB.
         let tcb = unsafe { libgotcha_tcb::new(group, stack.bottom(), stack.size_bytes()) }?;
         // SAFETY: the TCB was just made.
@@ -260,6 +267,9 @@ impl Task {
             state: State::Idle,
             deadline_ns: NEVER,
             effective_ns: NEVER,
+            counts_cpu_time: false,
+            cpu_rest_ns: 0,
+            cpu_deadline_ns: 0,
             stopped_ns: 0,
             function: None,
             argument: null_mut(),
@@ -325,6 +335,7 @@ impl Task {
             (*task).is_donatable = false;
             (*task).is_donated = false;
             (*task).is_unreported = false;
+            (*task).counts_cpu_time = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
@@ -1025,6 +1036,9 @@ impl Task {
         // SAFETY: run's contract; parents of the chain are running functions of this thread.
         unsafe {
             (*task).deadline_ns = deadline::deadline_after(now_ns, budget_us);
+            if (*task).counts_cpu_time {
+                Task::settle_cpu_time(task, budget_us);
+            }
             let paused_ns = now_ns.saturating_sub((*task).stopped_ns);
             (*task).stopped_ns = now_ns;
             Task::settle_chain((*task).innermost, task, paused_ns);
@@ -1038,6 +1052,9 @@ impl Task {
                 Task::settle_chain((*inner).parent, task, paused_ns);
                 if (*inner).deadline_ns != NEVER {
                     (*inner).deadline_ns = (*inner).deadline_ns.saturating_add(paused_ns);
+                }
+                if (*inner).counts_cpu_time {
+                    Task::go_on_with_cpu_time(inner);
                 }
             }
             let stopper = Task::stopper(inner);
@@ -1083,7 +1100,7 @@ impl Task {
             let mut outermost = innermost;
             let mut task = innermost;
             while !task.is_null() {
-                if (*task).deadline_ns <= now_ns {
+                if Task::is_over(task, now_ns) {
                     outermost = task;
                 }
                 task = Task::stopper(task);
@@ -1106,7 +1123,9 @@ impl Task {
                 (*thread).counters().count_overshoot(now_ns.saturating_sub((*task).deadline_ns));
             }
             (*task).stopped_ns = now_ns;
-            Task::stop(task, (*thread).current.load(Relaxed), Stop::Preempted);
+            let innermost = (*thread).current.load(Relaxed);
+            Task::note_cpu_time(innermost, task);
+            Task::stop(task, innermost, Stop::Preempted);
         }
     }
 

@@ -246,6 +246,11 @@ fn calls_of_a_shared_library() {
     passes_with_shared("shared.c", &libraries, &[("dlmopen", shared), ("clone", shared)]);
 }
 
+#[test]
+fn options() {
+    passes_with_shared("options.c", &["shared_library.c"], &[("dlmopen", ""), ("clone", "")]);
+}
+
 /// The thunk, from its first instruction to the one after its last.
 #[test]
 fn every_instruction_of_a_shared_call_has_a_backtrace() {
@@ -511,8 +516,10 @@ fn exports_are_the_interface() {
         "linger_defer",
         "linger_error",
         "linger_launch",
+        "linger_launch_with",
         "linger_pause",
         "linger_resume",
+        "linger_share_library",
         "linger_stats",
         "linger_undefer",
         "resume",

@@ -113,6 +113,13 @@ unsafe extern "C" {
     ) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
+    pub fn libgotcha_tcb_set_stack(
+        arg1: *const libgotcha_tcb,
+        stack: *mut ::core::ffi::c_void,
+        stack_size_bytes: usize,
+    );
+}
+unsafe extern "C" {
     pub fn libgotcha_tcb_exchange_stack(arg1: *mut libgotcha_thread, runs: bool);
 }
 unsafe extern "C" {
@@ -244,6 +251,9 @@ const _: () = {
 };
 unsafe extern "C" {
     pub fn libgotcha_set_callbacks(arg1: *const libgotcha_callbacks);
+}
+unsafe extern "C" {
+    pub fn libgotcha_share(name: *const ::core::ffi::c_char) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
     pub fn libgotcha_take_pending();

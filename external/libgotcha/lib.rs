@@ -50,6 +50,19 @@ pub fn init() -> Result<(), Error> {
     }
 }
 
+/// Adds the library of that file name to those that are not copied.
+///
+/// # Errors
+///
+/// `EBUSY` after [`init`], `ENOMEM`.
+pub fn share(name: &CStr) -> Result<(), Error> {
+    // SAFETY: a string; may be called at any time from ordinary code.
+    match unsafe { libgotcha_share(name.as_ptr()) } {
+        0 => Ok(()),
+        error => Err(Error::last(-error)),
+    }
+}
+
 /// Takes a free libset, making one if there is none.
 ///
 /// # Errors

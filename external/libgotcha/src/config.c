@@ -105,11 +105,20 @@ static void read_trace(const char *value) {
 	free(list);
 }
 
+int gotcha_config_share(const char *name) {
+	char *copy = gotcha_config.shared_len < lengthof(gotcha_config.shared) ? strdup(name) : NULL;
+	if (!copy)
+		return gotcha_fail(ENOMEM, "no room for another library that is not copied: %s", name);
+	gotcha_config.shared[gotcha_config.shared_len++] = copy;
+	return 0;
+}
+
 static void read_shared(const char *value) {
 	char *list = strdup(value), *rest = list, *word;
 	while (list && (word = strsep(&rest, ":")))
-		if (*word && gotcha_config.shared_len < lengthof(gotcha_config.shared))
-			gotcha_config.shared[gotcha_config.shared_len++] = word;
+		if (*word && gotcha_config_share(word))
+			warn("LIBGOTCHA_SHARED", word, "too many");
+	free(list);
 }
 
 static bool skipped(const char *value) {

@@ -56,6 +56,8 @@ struct libgotcha_tcb {
 
 /* Makes a TCB for `group` and code on the given stack.  0 or a negative errno value. */
 int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *);
+/* Another stack for a TCB that nothing runs on. */
+void libgotcha_tcb_set_stack(const struct libgotcha_tcb *, void *stack, size_t stack_size_bytes);
 /* An alternate signal stack that code on a virtual TCB has set is its own: to be called when that code goes on, and
  * when it has stopped, on the kernel thread. */
 void libgotcha_tcb_exchange_stack(struct libgotcha_thread *, bool runs);
@@ -149,6 +151,10 @@ struct libgotcha_callbacks {
 	void (*fault)(int signal, siginfo_t *, void *ucontext);
 };
 void libgotcha_set_callbacks(const struct libgotcha_callbacks *);
+
+/* Adds the library of that file name to those that are not copied, as LIBGOTCHA_SHARED does. 0; -EBUSY after
+ * libgotcha_init(); -ENOMEM. */
+int libgotcha_share(const char *name);
 
 void libgotcha_take_pending(void);
 void libgotcha_run_hook(void);

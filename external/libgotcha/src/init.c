@@ -297,3 +297,15 @@ int libgotcha_init(void) {
 	pthread_setcancelstate(cancelability, NULL);
 	return start_result;
 }
+
+int libgotcha_share(const char *name) {
+	int error = -EBUSY;
+	/* a function calls this after the start only, and must not wait for a lock */
+	if (!started) {
+		pthread_mutex_lock(&start_lock);
+		if (!started)
+			error = gotcha_config_share(name);
+		pthread_mutex_unlock(&start_lock);
+	}
+	return error == -EBUSY ? gotcha_fail(EBUSY, "too late to share %s: libraries may have been copied", name) : error;
+}

@@ -527,6 +527,7 @@ struct config {
 };
 extern struct config gotcha_config;
 int gotcha_config_init(void);
+int gotcha_config_share(const char *library);
 /* Records the cause and returns -`error`. */
 int gotcha_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gotcha_trace(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));

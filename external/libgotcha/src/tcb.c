@@ -296,6 +296,11 @@ static int describe(const struct libset *set, struct libgotcha_tcb *tcb) {
 	return error;
 }
 
+void libgotcha_tcb_set_stack(const struct libgotcha_tcb *tcb, void *stack, size_t stack_size_bytes) {
+	*(void **) (tcb->thread_pointer + gotcha_layout.stackblock) = stack;
+	*(size_t *) (tcb->thread_pointer + gotcha_layout.stackblock_size) = stack_size_bytes;
+}
+
 int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct libgotcha_tcb *tcb) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
@@ -309,8 +314,7 @@ int libgotcha_tcb_new(long group, void *stack, size_t stack_size_bytes, struct l
 	if (is_taken) {
 		tcb->thread_pointer = set->tcb;
 		set->tcb_blocks = blocks;
-		*(void **) (set->tcb + gotcha_layout.stackblock) = stack;
-		*(size_t *) (set->tcb + gotcha_layout.stackblock_size) = stack_size_bytes;
+		libgotcha_tcb_set_stack(tcb, stack, stack_size_bytes);
 		error = describe(set, tcb);
 		libgotcha_tcb_state(set->tcb)->table = set->table;
 	}

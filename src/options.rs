@@ -1,0 +1,139 @@
+//! Launches that ask for more than [`launch`](crate::launch) does.
+
+use crate::error::Error;
+use crate::linger::{BracketGuard, Continuation, Linger, budget_us};
+use crate::task::{self, SMALLEST_STACK_BYTES, Settings, Task};
+use std::ffi::CString;
+use std::time::Duration;
+
+/// How a function is to be launched: its stack, and the clock that its budgets are measured by.
+///
+/// # Examples
+///
+/// ```
+/// use inger::{Clock, Options};
+///
+/// let options = Options::new().stack_size(16 << 20).clock(Clock::ThreadCpuTime);
+/// let deep = options.launch(|| [1_u8; 8 << 20].iter().map(|&byte| u64::from(byte)).sum::<u64>(), u64::MAX)?;
+/// assert_eq!(deep.completion(), Some(8 << 20));
+/// # Ok::<(), inger::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options(Settings);
+
+/// What a function's budgets are measured by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Clock {
+    /// Elapsed time: CLOCK_MONOTONIC.
+    #[default]
+    Monotonic,
+    /// The processor time of the kernel thread that runs the function: CLOCK_THREAD_CPUTIME_ID.
+    ThreadCpuTime,
+}
+
+impl Options {
+    /// What [`launch`](crate::launch) does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Gives the function a stack of at least `size_bytes`; it is used again for later functions.
+    ///
+    /// Memory is taken as it is touched. For all functions: [`set_stack_size`](crate::set_stack_size).
+    ///
+    /// # Units
+    ///
+    /// Bytes, rounded up to whole pages; at least 64 KiB.
+    pub fn stack_size(mut self, size_bytes: usize) -> Self {
+        self.0.stack_size_bytes = Some(size_bytes.max(SMALLEST_STACK_BYTES));
+        self
+    }
+
+    /// Measures the function's budgets, those of its resumes included, by `clock`.
+    ///
+    /// By [`Clock::ThreadCpuTime`] the time does not count in which the function sleeps or waits, or the kernel runs
+    /// other threads. It is never cut short. A function that sleeps with little of its budget left is looked at every 50 µs,
+    /// and these looks do count, a few microseconds each.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.0.counts_cpu_time = clock == Clock::ThreadCpuTime;
+        self
+    }
+
+    /// The same as [`launch`](crate::launch) with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`launch`](crate::launch); [`Error::Os`] if there is no memory for the stack.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the function goes on in the caller.
+    pub fn launch<'a, T, F>(&self, function: F, budget_us: u64) -> Result<Linger<'a, T>, Error>
+    where
+        T: Send + 'a,
+        F: FnOnce() -> T + Send + 'a,
+    {
+        let _bracket = BracketGuard::enter();
+        task::init()?;
+        let task = Task::take_for(&self.0)?;
+        // SAFETY: the task is ours and idle; then it is prepared.
+        let continuation = unsafe {
+            let continuation = Continuation::prepare(task, function);
+            Task::apply(task, &self.0);
+            continuation
+        };
+        continuation.start(budget_us)
+    }
+
+    /// The same as [`timeout`](crate::timeout) with these options.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TimedOut`] if the time was up, or the function called [`pause`](crate::pause); else as
+    /// [`Options::launch`].
+    ///
+    /// # Panics
+    ///
+    /// A panic of the function goes on in the caller.
+    ///
+    /// # Cancellation
+    ///
+    /// As by dropping a [`Linger`].
+    pub fn timeout<'a, T, F>(&self, limit: Duration, function: F) -> Result<T, Error>
+    where
+        T: Send + 'a,
+        F: FnOnce() -> T + Send + 'a,
+    {
+        self.launch(function, budget_us(limit))?.completion().ok_or(Error::TimedOut)
+    }
+}
+
+/// Shares the library of the file name `name` with all functions: it is not copied for them.
+///
+/// Every call of it runs in the one original, unpreempted. This is for libraries that are configured once, or whose objects
+/// cross between functions and their launchers; it does what the environment variable `LIBGOTCHA_SHARED` does, and adds to
+/// that. A name that no library has is ignored.
+///
+/// # Errors
+///
+/// [`Error::TooLate`] after the first launch, or [`concurrency_limit`](crate::concurrency_limit): it holds for the whole
+/// process. [`Error::Os`] with `EINVAL` for a name with a NUL in it, and `ENOMEM` for more than 64 names.
+///
+/// # Examples
+///
+/// ```
+/// inger::share_library("libsqlite3.so.0")?;
+/// inger::launch(|| (), 1_000)?;
+/// assert!(inger::share_library("libz.so.1").is_err());
+/// # Ok::<(), inger::Error>(())
+/// ```
+pub fn share_library(name: &str) -> Result<(), Error> {
+    let failed = |errno| Error::Os { operation: "sharing a library", errno };
+    let name = CString::new(name).map_err(|_| failed(libc::EINVAL))?;
+    let _bracket = BracketGuard::enter();
+    gotcha::share(&name).map_err(|error| match error.errno {
+        libc::EBUSY => Error::TooLate { cause: error.cause },
+        errno => failed(errno),
+    })
+}
