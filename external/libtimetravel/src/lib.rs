@@ -4,6 +4,7 @@
 //! - [`Coroutine`] is the safe use: a closure that can suspend itself and be resumed.
 //! - [`raw`] is the switch, for run times that need more: a thread pointer for each function, functions
 //!   that move between kernel threads, and that are suspended inside a signal handler.
+//! - [`unwind`] tells where a suspended function stands.
 //!
 //! A switch takes a few nanoseconds and no system call. Backtraces and debuggers see the frames of
 //! the launcher below those of a function.
@@ -14,6 +15,7 @@ mod arch;
 mod coroutine;
 pub mod raw;
 mod stack;
+pub mod unwind;
 
 pub use coroutine::{Coroutine, Step, Suspender};
 pub use raw::Context;

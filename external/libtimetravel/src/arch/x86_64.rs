@@ -79,6 +79,12 @@ unsafe extern "C" {
     pub(crate) fn libtimetravel_reenter(host: *mut Context, func: *mut Context) -> usize;
     pub(crate) fn libtimetravel_leave(func: *mut Context, host: *mut Context, code: usize);
     pub(crate) fn libtimetravel_return_from_signal(uc: *mut ucontext_t, gate: *mut Gate, how: u32);
+    pub(crate) fn libtimetravel_call_from(
+        registers: *const Registers,
+        callee: unsafe extern "C" fn(*mut core::ffi::c_void),
+        arg: *mut core::ffi::c_void,
+    );
+    safe static libtimetravel_call_from_end: [u8; 0];
     safe static libtimetravel_function_base: [u8; 0];
     safe static libtimetravel_function_base_end: [u8; 0];
     safe static libtimetravel_return_window_start: [u8; 0];
@@ -109,6 +115,43 @@ pub(crate) fn function_base() -> core::ops::Range<usize> {
 
 pub(crate) fn return_window() -> core::ops::Range<usize> {
     libtimetravel_return_window_start.as_ptr().addr()..libtimetravel_return_window_end.as_ptr().addr()
+}
+
+/// The code of `libtimetravel_call_from`.
+pub(crate) fn call_from() -> core::ops::Range<usize> {
+    libtimetravel_call_from as *const () as usize..libtimetravel_call_from_end.as_ptr().addr()
+}
+
+/// Registers by their DWARF numbers (psABI, figure 3.36): the general ones, and last the instruction pointer.
+pub(crate) type Registers = [usize; 17];
+pub(crate) const RSP: usize = 7;
+pub(crate) const RIP: usize = 16;
+
+/// Those of a suspended execution, once its switch has returned; others than the callee-saved are 0.
+///
+/// # Safety
+///
+/// `sp` points to the frame that a switch has built, which stays meanwhile.
+pub(crate) unsafe fn suspended_registers(sp: *const u8) -> Registers {
+    // SAFETY: the caller's promise; the layout is that drawn at the top.
+    let word = |offset: usize| unsafe { sp.add(offset).cast::<usize>().read() };
+    let mut registers = [0; 17];
+    for (number, offset) in [(3, 48), (6, 56), (12, 40), (13, 32), (14, 24), (15, 16), (RIP, 64)] {
+        registers[number] = word(offset);
+    }
+    registers[RSP] = sp.addr() + 72;
+    registers
+}
+
+/// Those of code that a signal has interrupted.
+pub(crate) fn interrupted_registers(uc: &ucontext_t) -> Registers {
+    use libc::{REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
+    use libc::{REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX, REG_RSI, REG_RSP};
+    let numbers = [
+        REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8, REG_R9, REG_R10, REG_R11,
+        REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP,
+    ];
+    numbers.map(|number| uc.uc_mcontext.gregs[number as usize] as usize)
 }
 
 /// The thread pointer, from the word of the TCB that the psABI keeps it in.
@@ -525,5 +568,49 @@ libtimetravel_return_window_end:
     SW_XFEATURES = const FPX_SW_BYTES + 8,
     FP_XSTATE_MAGIC1 = const FP_XSTATE_MAGIC1,
     SYS_RT_SIGRETURN = const libc::SYS_rt_sigreturn,
+    options(att_syntax)
+);
+
+// A call from elsewhere, for unwinders.
+core::arch::global_asm!(
+    r#"
+	.pushsection .text.libtimetravel,"ax",@progbits
+
+/* void call_from(registers, callee, arg)
+ *
+ *   in:   rdi = registers (17 words, by DWARF numbers), rsi = callee, rdx = arg
+ *
+ * Calls callee(arg). To unwinders its caller's caller is the execution that has these registers, interrupted by a
+ * signal: so its instruction pointer is taken as it is, and not for a return address. */
+	.globl	libtimetravel_call_from, libtimetravel_call_from_end
+	.hidden	libtimetravel_call_from, libtimetravel_call_from_end
+	.type	libtimetravel_call_from, @function
+	.balign	16
+libtimetravel_call_from:
+	.cfi_startproc
+	.cfi_signal_frame
+	push	%rdi
+	.cfi_adjust_cfa_offset 8
+	.cfi_remember_state
+	/* CFA = registers[rsp]: DW_OP_breg7 0, deref, plus_uconst, deref */
+	.cfi_escape 0x0f, 7, 0x77, 0, 0x06, 0x23, (8 * {RSP}) | 0x80, 0, 0x06
+	/* each is saved at registers + 8 * its number: DW_CFA_expression */
+	.irp number, 0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15, {RIP}
+	.cfi_escape 0x10, \number, 6, 0x77, 0, 0x06, 0x23, ((8 * \number) & 0x7f) | 0x80, (8 * \number) >> 7
+	.endr
+	mov	%rdx, %rdi
+	call	*%rsi
+	.cfi_restore_state
+	pop	%rdi
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+libtimetravel_call_from_end:
+	.size	libtimetravel_call_from, . - libtimetravel_call_from
+
+	.popsection
+"#,
+    RSP = const RSP,
+    RIP = const RIP,
     options(att_syntax)
 );
