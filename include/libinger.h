@@ -285,6 +285,23 @@ size_t linger_concurrency_limit(void);
 void linger_stats(linger_stats_t *stats, size_t size_bytes);
 
 /**
+ * Writes where an unfinished function stands to the file descriptor `fd`: a line for each call that has
+ * not returned, innermost first, to the base of the function's stack.
+ *
+ * Each line has a function's name, and the source file and line, or where these are not known the library
+ * and the address in it, as addr2line(1) takes it. Lines, and names of functions that are not exported,
+ * come from debug information: the file's own, or what is installed below /usr/lib/debug. Reading that
+ * takes milliseconds; a function that makes this call is not preempted meanwhile.
+ *
+ * Returns 0, or an errno value: EINVAL if the handle has no function that has started and not returned, or
+ * it is running now; ECANCELED if it was cancelled with the one that had launched it; or why writing failed.
+ *
+ * Safety:
+ * As for linger_resume().
+ */
+int linger_backtrace(linger_t *linger, int fd);
+
+/**
  * The cause of the calling thread's last failed call, as a sentence; "" if none has failed.
  *
  * The string is valid until the next failed call of this thread. Inside a preemptible function:

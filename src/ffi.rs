@@ -1,6 +1,7 @@
 //! The C interface. `include/libinger.h` is generated from this file, comments included; the rest of the
 //! header's text is in `cbindgen.toml`.
 
+use crate::backtrace::Backtrace;
 use crate::error::Error;
 use crate::linger::in_function;
 use crate::preempt;
@@ -470,6 +471,61 @@ pub unsafe extern "C" fn linger_stats(stats: *mut linger_stats_t, size_bytes: us
         std::ptr::write_bytes(stats.cast::<u8>(), 0, size_bytes);
         std::ptr::copy_nonoverlapping((&raw const now).cast(), stats.cast::<u8>(), size_bytes.min(size_of_val(&now)));
     }
+}
+
+/// Writes where an unfinished function stands to the file descriptor `fd`: a line for each call that has
+/// not returned, innermost first, to the base of the function's stack.
+///
+/// Each line has a function's name, and the source file and line, or where these are not known the library
+/// and the address in it, as addr2line(1) takes it. Lines, and names of functions that are not exported,
+/// come from debug information: the file's own, or what is installed below /usr/lib/debug. Reading that
+/// takes milliseconds; a function that makes this call is not preempted meanwhile.
+///
+/// Returns 0, or an errno value: EINVAL if the handle has no function that has started and not returned, or
+/// it is running now; ECANCELED if it was cancelled with the one that had launched it; or why writing failed.
+///
+/// # Safety
+///
+/// As for linger_resume().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_backtrace(linger: *mut linger_t, fd: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let linger = unsafe { linger.as_mut() }.filter(|linger| !linger.continuation.is_null());
+    bracketed(|| {
+        let Some(linger) = linger else { return fail(libc::EINVAL, "the handle has no unfinished function") };
+        let Some(task) = claim(linger) else { return linger.error };
+        // SAFETY: the handle's own task.
+        let (state, backtrace) = unsafe {
+            let state = (*task).state;
+            let stands = matches!(state, State::Stopped(Stop::Paused | Stop::Preempted));
+            let backtrace = stands.then(|| Backtrace::capture(task));
+            if stands || state == State::Prepared {
+                Task::keep(task);
+            }
+            (state, backtrace)
+        };
+        match (backtrace, state) {
+            (Some(backtrace), _) => write(fd, &backtrace.to_string()),
+            (None, State::Prepared) => fail(libc::EINVAL, "the function has not started"),
+            (None, State::Stopped(_)) => fail(libc::EINVAL, "the function has returned"),
+            (None, _) => fail(libc::EINVAL, NOT_STOPPED),
+        }
+    })
+}
+
+/// Context: bracketed.
+fn write(fd: c_int, mut text: &str) -> c_int {
+    while !text.is_empty() {
+        // SAFETY: the text's bytes.
+        match unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) } {
+            written if written > 0 => text = &text[written as usize..],
+            _ => match std::io::Error::last_os_error() {
+                error if error.kind() == std::io::ErrorKind::Interrupted => {}
+                error => return fail(error.raw_os_error().unwrap_or(libc::EIO), &error.to_string()),
+            },
+        }
+    }
+    0
 }
 
 /// The cause of the calling thread's last failed call, as a sentence; "" if none has failed.

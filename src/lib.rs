@@ -144,6 +144,8 @@
 //! Boucher, Kalia, Andersen, Kaminsky: *Lightweight Preemptible Functions*, USENIX ATC 2020.
 
 mod alloc;
+#[cfg(feature = "backtrace")]
+mod backtrace;
 mod deadline;
 mod error;
 #[cfg(feature = "ffi")]
@@ -157,6 +159,8 @@ mod task;
 mod thread;
 
 pub use alloc::Alloc;
+#[cfg(feature = "backtrace")]
+pub use backtrace::{Backtrace, Frame};
 pub use error::Error;
 pub use linger::{
     Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,

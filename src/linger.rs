@@ -1,5 +1,7 @@
 //! The public types, and the only generic code but for `future`: it packs what depends on types, and hands the rest on.
 
+#[cfg(feature = "backtrace")]
+use crate::backtrace::Backtrace;
 use crate::error::Error;
 use crate::preempt;
 use crate::task::{self, Generation, LARGEST_PAYLOAD_BYTES, SMALLEST_STACK_BYTES, State, Stop, Task};
@@ -672,6 +674,51 @@ impl<'a, T> Linger<'a, T> {
         self
     }
 
+    /// Tells where the function stands now, if it was started and has not returned: in [`pause`], or where it was preempted.
+    ///
+    /// Frames in libraries' copies have the names that they have in the libraries. With debug information there are also
+    /// files and lines, and the names of functions that libraries do not export. Takes a microsecond or two for each frame; their names are looked
+    /// up later, see [`Backtrace`]. Needs the feature `backtrace`, which is on by default.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::launch;
+    ///
+    /// #[inline(never)]
+    /// fn search_for_ever() {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// let mut linger = launch(search_for_ever, 1_000)?;
+    /// let backtrace = linger.backtrace().expect("it does not return");
+    /// println!("stopped after 1 ms:\n{backtrace}");
+    /// let is_search = |name: &str| name.contains("search_for_ever");
+    /// assert!(backtrace.frames().iter().any(|frame| frame.name().is_some_and(is_search)));
+    /// # Ok::<(), inger::Error>(())
+    /// ```
+    #[cfg(feature = "backtrace")]
+    pub fn backtrace(&mut self) -> Option<Backtrace> {
+        let Linger::Continuation(continuation) = self else { return None };
+        let _bracket = BracketGuard::enter();
+        if !continuation.claim() {
+            return None;
+        }
+        let task = continuation.task.as_ptr();
+        // SAFETY: the task is this continuation's once it is claimed.
+        unsafe {
+            let state = (*task).state;
+            let backtrace =
+                matches!(state, State::Stopped(Stop::Paused | Stop::Preempted)).then(|| Backtrace::capture(task));
+            if backtrace.is_some() || state == State::Prepared {
+                Task::keep(task);
+            }
+            backtrace
+        }
+    }
+
     /// The same, as a type that does not name the function: it never does here. For source compatibility.
     pub fn erase(self) -> Self {
         self
@@ -731,6 +778,8 @@ impl<'a, T> Linger<'a, T> {
 /// Stops the preemptible function that calls it, as if its time were up.
 ///
 /// Its launcher goes on, and may [`resume`] it. Outside a preemptible function it does nothing.
+// Backtraces look for it by its address.
+#[inline(never)]
 pub fn pause() {
     let is_cancelled = {
         let unwinding = thread::panicking();

@@ -129,7 +129,7 @@ fn undefer_once() {
 /// A preemption was put off and can now be made up for.
 ///
 /// Context: a function's stack, TCB and libset, preemption open. May come back on another kernel thread.
-unsafe extern "C" fn take_pending() {
+pub(crate) unsafe extern "C" fn take_pending() {
     // SAFETY: called on a function's TCB: with preemption open the owner is this kernel thread and a
     // function is running. The bracket is undone by hand, because leaving it would call this again.
     unsafe {

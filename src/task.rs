@@ -15,6 +15,8 @@ use crate::stats::Stats;
 use crate::thread::{PREEMPTION_SIGNAL, Thread};
 use gotcha::{libgotcha_tcb, libgotcha_thread};
 use libsignal::SignalSet;
+#[cfg(feature = "backtrace")]
+use libtimetravel::unwind::{self, Frame, Registers};
 use libtimetravel::{Context, Stack, raw};
 use std::cell::UnsafeCell;
 use std::ffi::{c_long, c_void};
@@ -405,6 +407,40 @@ impl Task {
         let _lock = pool();
         // SAFETY: the caller's promise.
         unsafe { any(task) }
+    }
+
+    /// The calls that have not returned, innermost first, to the base of the task's stack.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and stopped in mid-run.
+    #[cfg(feature = "backtrace")]
+    pub(crate) unsafe fn frames(task: *mut Task) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        // SAFETY: the caller's promise: the tasks of the chain are stopped with this one. Each but the innermost is in the
+        // call of `run` that waits for the one inside, and so is the other's host.
+        unsafe {
+            let mut inner = (*task).innermost;
+            let interrupted = (*(*inner).tls).interrupted.cast::<libc::ucontext_t>();
+            let mut registers = if interrupted.is_null() {
+                Registers::suspended(&(*task).context)
+            } else {
+                // What the handler does is of no interest, and of no frame where calls are sent on.
+                let registers = Registers::interrupted(&*interrupted);
+                let is_frameless = gotcha::libgotcha_is_trampoline(registers.instruction());
+                if is_frameless { registers.of_caller() } else { registers }
+            };
+            loop {
+                unwind::walk(&registers, |frame| frames.push(frame));
+                if inner == task {
+                    return frames;
+                }
+                registers = Registers::suspended(&*(*inner).host);
+                inner = (*inner).parent;
+            }
+        }
     }
 
     /// Ends a function in mid-run, those inside it and those whose handles they hold, and uses everything again.

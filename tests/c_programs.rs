@@ -49,6 +49,11 @@ fn life_of_a_handle() {
 }
 
 #[test]
+fn backtraces() {
+    passes("backtrace.c", &[]);
+}
+
+#[test]
 fn nested_launches() {
     passes("nested.c", &[]);
 }
@@ -511,6 +516,7 @@ fn exports_are_the_interface() {
     let interface = [
         "cancel",
         "launch",
+        "linger_backtrace",
         "linger_cancel",
         "linger_concurrency_limit",
         "linger_defer",

@@ -175,6 +175,25 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn libgotcha_is_shared_code(pc: usize) -> bool;
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct libgotcha_place {
+    pub file: *const ::core::ffi::c_char,
+    pub address: usize,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of libgotcha_place"][::core::mem::size_of::<libgotcha_place>() - 16usize];
+    ["Alignment of libgotcha_place"][::core::mem::align_of::<libgotcha_place>() - 8usize];
+    ["Offset of field: libgotcha_place::file"][::core::mem::offset_of!(libgotcha_place, file) - 0usize];
+    ["Offset of field: libgotcha_place::address"][::core::mem::offset_of!(libgotcha_place, address) - 8usize];
+};
+unsafe extern "C" {
+    pub fn libgotcha_find_place(address: usize, arg1: *mut libgotcha_place) -> bool;
+}
+unsafe extern "C" {
+    pub fn libgotcha_is_trampoline(pc: usize) -> bool;
+}
 pub const LIBGOTCHA_LANDS_OUTSIDE: libgotcha_landing = 0;
 pub const LIBGOTCHA_LANDS_IN_FUNCTION: libgotcha_landing = 1;
 pub const LIBGOTCHA_LEAVES_FUNCTION: libgotcha_landing = 2;

@@ -67,14 +67,33 @@ static int iterate_phdr(gotcha_phdr_visitor *visit, void *closure) {
 	return view.set ? gotcha_iterate_phdr(base, visit_own, &view) : gotcha_iterate_phdr(base, visit, closure);
 }
 
+/* How far the image's copy of an object at `address` lies from its original; 0: there is none. */
+static uintptr_t bias_of(uintptr_t address) {
+	size_t index;
+	struct libset *set = gotcha_image_at(address, &index);
+	return set ? set->copies[index].base - gotcha_objects[index].base : 0;
+}
+
+/* Also of the copies that the dynamic linker has made: of those it knows. */
+bool libgotcha_find_place(uintptr_t address, struct libgotcha_place *place) {
+	struct hosted_guard guard;
+	gotcha_hosted_enter(&guard);
+	Dl_info info;
+	struct link_map *map = NULL;
+	uintptr_t original = address - bias_of(address);
+	bool found = dladdr1((void *) original, &info, (void **) &map, RTLD_DL_LINKMAP) && map;
+	if (found)
+		*place = (struct libgotcha_place) { *map->l_name ? map->l_name : gotcha_executable->path, original - map->l_addr };
+	gotcha_hosted_leave(&guard);
+	return found;
+}
+
 /* The original tells the symbol; the addresses are the copy's. */
 static int describe(const void *address, Dl_info *info, void **extra, int flags) {
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	address = gotcha_behind_trampoline(address);
-	size_t index;
-	struct libset *set = gotcha_image_at((uintptr_t) address, &index);
-	uintptr_t bias = set ? set->copies[index].base - gotcha_objects[index].base : 0;
+	uintptr_t bias = bias_of((uintptr_t) address);
 	int result = BASE(DLADDR1, int(const void *, Dl_info *, void **, int))((const char *) address - bias, info, extra, flags);
 	if (result && bias) {
 		info->dli_fbase = (char *) info->dli_fbase + bias;

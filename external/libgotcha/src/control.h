@@ -99,6 +99,17 @@ void libgotcha_signals_unlock(uint64_t saved_mask);
  * (reached through a pointer that was stored before interception), or the entry of a handler? */
 bool libgotcha_is_shared_code(uintptr_t pc);
 
+/* What file the code at `address` is of, base's or a libset's copy of it, and where in it, as symbols and debug information
+ * count. The file's name is the dynamic linker's, and stays while the library is loaded. */
+struct libgotcha_place {
+	const char *file;
+	uintptr_t address;
+};
+bool libgotcha_find_place(uintptr_t address, struct libgotcha_place *);
+
+/* Is there code at `pc` through which calls are sent on? It has no frame of its own, and no unwind information. */
+bool libgotcha_is_trampoline(uintptr_t pc);
+
 enum libgotcha_landing {
 	LIBGOTCHA_LANDS_OUTSIDE,        /* no function is running on this kernel thread */
 	LIBGOTCHA_LANDS_IN_FUNCTION,    /* in the innermost running one */

@@ -217,6 +217,15 @@ void *gotcha_behind_trampoline(const void *address) {
 	return (void *) address;
 }
 
+/* Context: any. What is in the chunks has been there since before their addresses were handed out. */
+bool libgotcha_is_trampoline(uintptr_t pc) {
+	for (size_t i = 0; i < CHUNKS; i++)
+		if ((chunks[i] && pc - (uintptr_t) chunks[i] < CHUNK_SLOTS * TRAMPOLINE_SIZE)
+		 || (entries[i] && pc - (uintptr_t) entries[i] < CHUNK_SLOTS * TRAMPOLINE_SIZE))
+			return true;
+	return false;
+}
+
 /* ------------------------------------------------------------------ GOTs */
 
 static bool rewrite(void **word, void *ours, void *raw, const struct object *object) {

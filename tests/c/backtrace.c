@@ -1,0 +1,76 @@
+/* Where functions stand, told to a file descriptor: in a library's copy, in pause(), and nowhere. */
+#include "check.h"
+
+#include <regex.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Not inlined, so that each has a frame. */
+#define FRAME __attribute__((noinline))
+
+/* A search that takes minutes. */
+FRAME static void search_for_long(void *is_found) {
+	char text[121] = { 0 };
+	memset(text, 'a', 120);
+	regex_t regex;
+	CHECK(!regcomp(&regex, "(a*)(a*)(a*)\\1\\2\\3b", REG_EXTENDED));
+	*(bool *) is_found = regexec(&regex, text, 0, NULL, 0) == 0;
+	regfree(&regex);
+}
+
+FRAME static void pauses(void *self) {
+	linger_t *linger = self;
+	CHECK(linger_backtrace(linger, STDERR_FILENO) == EINVAL);
+	pause();
+	linger->error = 0;
+}
+
+static char text[1 << 16];
+
+/* What it writes, in `text`. */
+static int backtrace_of(linger_t *linger) {
+	int file = memfd_create("backtrace", 0);
+	CHECK(file >= 0);
+	int error = linger_backtrace(linger, file);
+	ssize_t length = pread(file, text, sizeof text - 1, 0);
+	CHECK(length >= 0);
+	text[length] = '\0';
+	close(file);
+	return error;
+}
+
+static void in_a_library(void) {
+	bool is_found = false;
+	linger_t linger = launch(search_for_long, 5000, &is_found);
+	for (int i = 0; i < 3; i++) {
+		CHECK(backtrace_of(&linger) == 0);
+		const char *library = strstr(text, "regexec"), *function = strstr(text, "search_for_long");
+		CHECK(library && function && library < function);
+		CHECK(strstr(function, "libtimetravel_function_base"));
+		CHECK(linger.error == 0 && linger_backtrace(&linger, -1) == EBADF && *linger_error());
+		resume(&linger, 1000);
+		CHECK(!linger.is_complete && !linger.error);
+	}
+	cancel(&linger);
+	CHECK(backtrace_of(&linger) == EINVAL && !*text);
+}
+
+static void in_pause(void) {
+	/* the function looks at its own handle, while it runs */
+	static linger_t linger;
+	linger = launch(pauses, 0, &linger);
+	CHECK(backtrace_of(&linger) == EINVAL && !*text);
+	resume(&linger, NO_LIMIT);
+	CHECK(linger.is_yielded && backtrace_of(&linger) == 0);
+	CHECK(!strncmp(text, "   0: linger_pause ", 19) && strstr(text, "pauses"));
+	resume(&linger, NO_LIMIT);
+	CHECK(linger.is_complete && backtrace_of(&linger) == EINVAL);
+}
+
+int main(void) {
+	in_a_library();
+	in_pause();
+	linger_t none = { 0 };
+	CHECK(linger_backtrace(&none, STDERR_FILENO) == EINVAL && linger_backtrace(NULL, STDERR_FILENO) == EINVAL);
+	return 0;
+}
