@@ -7,13 +7,13 @@ mod peers;
 mod plan;
 mod plots;
 mod report;
-mod stats;
 mod worker;
 
 use clap::{Parser, Subcommand};
+use inger_bench::machine::Machine;
+use inger_bench::stats::Readings;
 use plan::{How, Row, Section};
-use report::{Machine, Measured, Report};
-use stats::Readings;
+use report::{Measured, Report};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -102,7 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .prefix("inger-bench-")
         .tempdir()
         .map_err(|error| format!("a temporary folder: {error}"))?;
-    let mut machine = Machine::look(arguments.quick, &limit(folder.path()));
+    let mut machine = Machine::look(arguments.quick, Some(&limit(folder.path())));
     let mut measured = Vec::new();
     for section in sections {
         measured.push(measure(section, arguments.quick, folder.path()));

@@ -3,14 +3,7 @@
 use crate::libraries::LARGE_PAGES;
 use crate::ours::{INSIDE, NEVER_LAUNCHED, OUTSIDE, PLAINLY};
 use crate::worker::{Setup, What, Which};
-
-/// What a number means.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Unit {
-    Ns,
-    Bytes,
-    Calls,
-}
+use inger_bench::units::Unit;
 
 /// How readings are taken.
 #[derive(Clone, Copy)]

@@ -1,8 +1,11 @@
 //! The table, and the page that has it with plots.
 
-use crate::plan::{Goal, Row, Unit};
+use crate::plan::{Goal, Row};
 use crate::plots;
-use crate::stats::Readings;
+use inger_bench::machine::Machine;
+use inger_bench::page::{escape, head};
+use inger_bench::stats::Readings;
+use inger_bench::units::show;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -19,80 +22,6 @@ pub(crate) struct Measured {
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) measured: Vec<Measured>,
-}
-
-// ---------------------------------------------------------------------------------- the machine
-
-/// What the numbers depend on.
-pub(crate) struct Machine {
-    facts: Vec<(&'static str, String)>,
-    is_quick: bool,
-    load_before: String,
-}
-
-impl Machine {
-    /// `limit` is what our workers find.
-    pub(crate) fn look(is_quick: bool, limit: &str) -> Self {
-        let loader = std::env::var("LIBGOTCHA_LOADER").ok();
-        let facts = vec![
-            ("date", now()),
-            ("processor", processor()),
-            ("kernel", format!("Linux {}", read("/proc/sys/kernel/osrelease"))),
-            ("C library", c_library()),
-            ("clock", read("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
-            ("engine", format!("{}, up to {limit} functions at a time", loader.as_deref().unwrap_or("the default"))),
-            ("version", format!("inger {}, compiled {}", env!("CARGO_PKG_VERSION"), profile())),
-        ];
-        Machine { facts, is_quick, load_before: load() }
-    }
-
-    /// After the measurements: was the machine used for something else meanwhile?
-    pub(crate) fn look_again(&mut self) {
-        self.facts
-            .push(("load", format!("{} before, {} after (processes that want to run)", self.load_before, load())));
-        if self.is_quick {
-            self.facts.push(("rounds", "few (--quick)".to_owned()));
-        }
-    }
-}
-
-fn profile() -> &'static str {
-    if cfg!(debug_assertions) { "without optimisation: not to be compared" } else { "with optimisation" }
-}
-
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).map_or("unknown".to_owned(), |text| text.trim().to_owned())
-}
-
-fn load() -> String {
-    read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned()
-}
-
-fn processor() -> String {
-    let text = read("/proc/cpuinfo");
-    let field = |name: &str| text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(": "));
-    let is_virtual = field("flags").is_some_and(|(_, flags)| flags.split(' ').any(|flag| flag == "hypervisor"));
-    let count = text.lines().filter(|line| line.starts_with("processor")).count();
-    let model = field("model name").map_or("unknown", |(_, model)| model);
-    format!("{model}, {count} of them{}", if is_virtual { ", virtual machine" } else { "" })
-}
-
-fn c_library() -> String {
-    // SAFETY: returns a constant string.
-    let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
-    format!("glibc {}", version.to_string_lossy())
-}
-
-fn now() -> String {
-    let mut text = [0_u8; 64];
-    // SAFETY: the buffer is as long as said, and strftime ends what it writes; the others are valid for writes.
-    let length = unsafe {
-        let seconds = libc::time(std::ptr::null_mut());
-        let mut fields: libc::tm = std::mem::zeroed();
-        libc::gmtime_r(&seconds, &mut fields);
-        libc::strftime(text.as_mut_ptr().cast(), text.len(), c"%Y-%m-%d %H:%M UTC".as_ptr(), &fields)
-    };
-    String::from_utf8_lossy(&text[..length]).into_owned()
 }
 
 // ---------------------------------------------------------------------------------- rows
@@ -171,28 +100,6 @@ fn ratio(ratio: f64) -> String {
     format!("{ratio:.digits$}")
 }
 
-/// With three digits, and a unit that keeps the number short.
-pub(crate) fn show(number: f64, unit: Unit) -> String {
-    const NS: &[(f64, &str)] = &[(1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s")];
-    const BYTES: &[(f64, &str)] = &[(1.0, "B"), (1024.0, "KiB"), (1024.0 * 1024.0, "MiB")];
-    let units = match unit {
-        Unit::Ns => NS,
-        Unit::Bytes => BYTES,
-        Unit::Calls => return format!("{number:.0}"),
-    };
-    let fits = |(size, _): &&(f64, &str)| number.abs() >= *size;
-    let (size, name) = units.iter().rev().find(fits).unwrap_or(&units[0]);
-    let scaled = number / size;
-    let digits = if scaled.abs() >= 100.0 {
-        0
-    } else if scaled.abs() >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{scaled:.digits$} {name}")
-}
-
 // ---------------------------------------------------------------------------------- the two forms
 
 impl Report {
@@ -238,7 +145,7 @@ impl Report {
     }
 
     fn page(&self, plots: &[(&str, String)]) -> String {
-        let mut page = String::from(HEAD);
+        let mut page = head("inger, measured") + INTRODUCTION;
         page.push_str("<table class=machine>\n");
         for (name, fact) in &self.machine.facts {
             let _ = writeln!(page, "<tr><th>{name}<td>{}", escape(fact));
@@ -272,45 +179,9 @@ impl Report {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-const HEAD: &str = "<!doctype html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content='width=device-width, initial-scale=1'>
-<title>inger, measured</title>
-<style>
-body { font: 15px/1.4 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
-th, td { padding: .2em .7em; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
-.machine td { text-align: left; white-space: normal }
-.missed td:last-child { color: #b00; font-weight: bold }
-.failure { text-align: left; white-space: normal; color: #777 }
-svg { max-width: 100%; height: auto }
-</style>
-<h1>inger, measured</h1>
-<p>Medians of many readings, taken by turns in the same run. The columns beside the median say how the readings spread.
+const INTRODUCTION: &str = "<p>Medians of many readings, taken by turns in the same run. The columns beside the median say how the readings spread.
 <em>Ratio</em> is of the medians, to the section's first line or, where lines are grouped, to the group's. Ratios are the
 claim: times are this machine's.
 ";
 
 const TAIL: &str = "<p>To make this page anew: <code>cargo run --release -p inger-bench</code>.\n</html>\n";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_three_digits() {
-        assert_eq!(show(0.0, Unit::Ns), "0.00 ns");
-        assert_eq!(show(137.4, Unit::Ns), "137 ns");
-        assert_eq!(show(1_340.0, Unit::Ns), "1.34 µs");
-        assert_eq!(show(25_400_000.0, Unit::Ns), "25.4 ms");
-        assert_eq!(show(-1_500.0, Unit::Ns), "-1.50 µs");
-        assert_eq!(show(165.0 * 1024.0, Unit::Bytes), "165 KiB");
-        assert_eq!(show(100_000.0, Unit::Calls), "100000");
-    }
-}

@@ -2,28 +2,30 @@
 
 /// Readings in ascending order; there is at least one.
 #[derive(Clone, Debug)]
-pub(crate) struct Readings(Vec<f64>);
+pub struct Readings(Vec<f64>);
 
 impl Readings {
-    pub(crate) fn new(mut readings: Vec<f64>) -> Option<Self> {
+    /// None: there are none.
+    pub fn new(mut readings: Vec<f64>) -> Option<Self> {
         readings.sort_by(f64::total_cmp);
         (!readings.is_empty()).then_some(Readings(readings))
     }
 
     /// The smallest reading that `percent` of all readings do not exceed.
-    pub(crate) fn percentile(&self, percent: f64) -> f64 {
+    pub fn percentile(&self, percent: f64) -> f64 {
         // A product that would be whole if it were exact is.
         let rank = (percent * self.0.len() as f64 / 100.0 - 1e-6).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }
 
     /// The middle one; of an even number, the mean of the two in the middle.
-    pub(crate) fn median(&self) -> f64 {
+    pub fn median(&self) -> f64 {
         let count = self.0.len();
         (self.0[(count - 1) / 2] + self.0[count / 2]) / 2.0
     }
 
-    pub(crate) fn all(&self) -> &[f64] {
+    /// All of them.
+    pub fn all(&self) -> &[f64] {
         &self.0
     }
 }
