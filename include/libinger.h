@@ -100,6 +100,10 @@ typedef struct {
      * (CLOCK_THREAD_CPUTIME_ID), not elapsed time: sleeping and waiting do not count.
      */
     bool counts_cpu_time;
+    /**
+     * What the function allocates is noted, for linger_cancel_reclaim().
+     */
+    bool tracks_heap;
 } linger_options_t;
 
 /**
@@ -187,7 +191,8 @@ linger_t linger_launch(void (*function)(void*), uint64_t us, void *argument);
  * The same as linger_launch(), with these options; null: without.
  *
  * Errors:
- * As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know.
+ * As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know; ENOSYS
+ * if `tracks_heap` is asked for and the process has another malloc() than the C library's.
  *
  * Safety:
  * As for linger_launch(); and `options` points to a structure of its size.
@@ -216,9 +221,9 @@ void linger_resume(linger_t *linger, uint64_t us);
  * these that lie elsewhere say so when they are used next, by ECANCELED.
  *
  * Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
- * function. What the function had allocated and not freed is leaked, as are descriptors that it had open
- * (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds mutexes or
- * read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
+ * function. What the function had allocated and not freed is leaked (but see linger_cancel_reclaim()), as are
+ * descriptors that it had open (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds
+ * mutexes or read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
  * taken, and who waits for that for a second is told on standard error. See linger_defer().
  *
  * Safety:
@@ -227,6 +232,21 @@ void linger_resume(linger_t *linger, uint64_t us);
  * live on.
  */
 void linger_cancel(linger_t *linger);
+
+/**
+ * The same as linger_cancel(), and frees what the function had allocated and not freed, if it was launched with
+ * `tracks_heap`; so it does for those that are cancelled with it.
+ *
+ * What counts is what the function has asked malloc() and its like for, itself or libraries in its name (strdup(), regcomp(),
+ * operator new), and nobody has freed yet. Not counted are what threads of its own allocate, and what
+ * libraries do that are shared. What functions that it has launched return is its. In the child of a fork
+ * nothing is freed that was allocated before.
+ *
+ * Safety:
+ * As for linger_cancel(). And nothing outside uses what the function had allocated, from now on: it has not put a pointer to
+ * it where others look later. Nobody has freed it by a pointer to free() that was stored before the first launch.
+ */
+void linger_cancel_reclaim(linger_t *linger);
 
 /**
  * Stops the preemptible function that calls it; its launcher goes on, and may resume it.

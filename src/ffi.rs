@@ -95,6 +95,8 @@ pub struct linger_options_t {
     /// Budgets, those of its resumes included, are the processor time of the kernel thread that runs it
     /// (CLOCK_THREAD_CPUTIME_ID), not elapsed time: sleeping and waiting do not count.
     pub counts_cpu_time: bool,
+    /// What the function allocates is noted, for linger_cancel_reclaim().
+    pub tracks_heap: bool,
 }
 
 const _: () = assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_options_t, counts_cpu_time) == 16);
@@ -103,7 +105,8 @@ const _: () = assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_o
 ///
 /// # Errors
 ///
-/// As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know.
+/// As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know; ENOSYS
+/// if `tracks_heap` is asked for and the process has another malloc() than the C library's.
 ///
 /// # Safety
 ///
@@ -154,6 +157,8 @@ unsafe fn read_options(options: *const linger_options_t) -> Result<Option<Settin
     Ok(Some(Settings {
         stack_size_bytes: stack_size_bytes.map(|size| size.max(SMALLEST_STACK_BYTES)),
         counts_cpu_time: options.counts_cpu_time,
+        tracks_heap: options.tracks_heap,
+        reclaims_heap: false,
     }))
 }
 
@@ -191,9 +196,9 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 /// these that lie elsewhere say so when they are used next, by ECANCELED.
 ///
 /// Afterwards the handle's `error` is ECANCELED. Does nothing if `linger` is null, complete, or has no
-/// function. What the function had allocated and not freed is leaked, as are descriptors that it had open
-/// (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds mutexes or
-/// read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
+/// function. What the function had allocated and not freed is leaked (but see linger_cancel_reclaim()), as are
+/// descriptors that it had open (but for those of its stdio streams, which are closed, unwritten contents lost). If it holds
+/// mutexes or read-write locks it goes on before, for up to a millisecond, until it has released them; what it holds then stays
 /// taken, and who waits for that for a second is told on standard error. See linger_defer().
 ///
 /// # Safety
@@ -204,6 +209,32 @@ pub unsafe extern "C" fn linger_resume(linger: *mut linger_t, us: u64) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
     // SAFETY: the caller's promise.
+    unsafe { cancel_with(linger, false) };
+}
+
+/// The same as linger_cancel(), and frees what the function had allocated and not freed, if it was launched with
+/// `tracks_heap`; so it does for those that are cancelled with it.
+///
+/// What counts is what the function has asked malloc() and its like for, itself or libraries in its name (strdup(), regcomp(),
+/// operator new), and nobody has freed yet. Not counted are what threads of its own allocate, and what
+/// libraries do that are shared. What functions that it has launched return is its. In the child of a fork
+/// nothing is freed that was allocated before.
+///
+/// # Safety
+///
+/// As for linger_cancel(). And nothing outside uses what the function had allocated, from now on: it has not put a pointer to
+/// it where others look later. Nobody has freed it by a pointer to free() that was stored before the first launch.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn linger_cancel_reclaim(linger: *mut linger_t) {
+    // SAFETY: the caller's promise.
+    unsafe { cancel_with(linger, true) };
+}
+
+/// # Safety
+///
+/// That of linger_cancel(), or, if it `reclaims`, of linger_cancel_reclaim().
+unsafe fn cancel_with(linger: *mut linger_t, reclaims: bool) {
+    // SAFETY: the caller's promise.
     let Some(linger) = (unsafe { linger.as_mut() }) else { return };
     if linger.continuation.is_null() {
         return;
@@ -212,6 +243,7 @@ pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
     bracketed(|| unsafe {
         let Some(task) = claim(linger) else { return };
         Task::release_locks(task);
+        (*task).is_reclaimed |= reclaims;
         match (*task).state {
             State::Prepared => Task::release(task),
             State::Stopped(Stop::Completed) => Task::reclaim_completed(task),

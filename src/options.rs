@@ -60,6 +60,60 @@ impl Options {
         self
     }
 
+    /// Frees what the function has allocated and not freed, when it is cancelled: dropped in mid-run,
+    /// [reclaimed](Linger::reclaim), or cancelled with the function around it.
+    ///
+    /// Otherwise a cancelled function leaks that. What counts is what it asks the C library's `malloc` and its like for
+    /// itself, in Rust through the system's allocator ([`std::alloc::System`], the default), or libraries in its name.
+    /// Blocks that others free, at whatever time, are not its any more. A function that returns, or is unwound from
+    /// [`pause`](crate::pause), keeps what it has not freed: its result. If a function that has this option launches
+    /// others, these count for themselves; what they return is its.
+    ///
+    /// Not counted are what threads of its own allocate, what libraries do that are [shared](share_library), what goes
+    /// through [`Alloc`](crate::Alloc), and what its captures held before it began.
+    ///
+    /// Calls of `malloc` and `free` in such functions take about twice as long, and while one of them has a block, calls of
+    /// `free` anywhere do. In the child of a fork nothing is freed that was allocated before.
+    ///
+    /// # Errors
+    ///
+    /// Of the launch: [`Error::Unsupported`] if the process has another `malloc` than the C library's.
+    ///
+    /// # Safety
+    ///
+    /// If the function is cancelled, nothing uses what it had allocated from then on. That is, it has not put a pointer to
+    /// it where others look later: into what it has borrowed, a channel, a static. Statics of libraries are its own, and
+    /// do not count; those of the program do, of its crates, and of Rust's standard library: what is initialised when it is
+    /// first used is used before (the streams behind `println!` are, by this call). Nor does anybody free its blocks past
+    /// interception: by a pointer to `free` that was stored before the first launch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::Options;
+    /// use std::time::Duration;
+    ///
+    /// let greedy = || {
+    ///     let mut numbers = vec![1_u64; 1 << 20];
+    ///     loop {
+    ///         numbers.rotate_left(1);
+    ///     }
+    /// };
+    /// // SAFETY: the function shares nothing.
+    /// let options = unsafe { Options::new().reclaim_heap() };
+    /// for _ in 0..100 {
+    ///     // 8 MiB each, which are freed.
+    ///     assert!(options.timeout::<(), _>(Duration::from_millis(1), greedy).is_err());
+    /// }
+    /// ```
+    pub unsafe fn reclaim_heap(mut self) -> Self {
+        // They allocate when they are first asked for.
+        let _ = (std::io::stdin(), std::io::stdout());
+        self.0.tracks_heap = true;
+        self.0.reclaims_heap = true;
+        self
+    }
+
     /// The same as [`launch`](crate::launch) with these options.
     ///
     /// # Errors

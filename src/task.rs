@@ -89,6 +89,8 @@ pub(crate) struct Task {
     is_cancelled: bool,
     /// It has returned, and its thread-locals are being destroyed.
     is_ending: bool,
+    /// When it is cancelled, what it has allocated is freed, if that was noted.
+    pub(crate) is_reclaimed: bool,
     innermost: *mut Task,
     pub(crate) state: State,
     /// Its own, absolute.
@@ -265,6 +267,7 @@ impl Task {
             can_unwind: false,
             is_cancelled: false,
             is_ending: false,
+            is_reclaimed: false,
             innermost: null_mut(),
             state: State::Idle,
             deadline_ns: NEVER,
@@ -338,6 +341,7 @@ impl Task {
             (*task).is_donated = false;
             (*task).is_unreported = false;
             (*task).counts_cpu_time = false;
+            (*task).is_reclaimed = false;
             (*task).context.thread_pointer = (*task).tcb.thread_pointer;
             gotcha::libgotcha_tcb_refresh(&mut (*task).tcb);
         }
@@ -463,9 +467,12 @@ impl Task {
             let mut inner = (*task).innermost;
             loop {
                 let parent = (*inner).parent;
+                (*inner).is_reclaimed |= (*task).is_reclaimed;
                 while let Some(kept) = (*inner).kept.take() {
+                    (*kept).is_reclaimed |= (*task).is_reclaimed;
                     Task::end(kept, end_one);
                 }
+                Task::settle_blocks(inner);
                 CANCELLED.fetch_add(1, Relaxed);
                 // From here on handles are stale.
                 (*inner).generation.fetch_add(1, Release);
@@ -1380,6 +1387,9 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
         gotcha::libgotcha_tcb_finish();
         preempt::close();
         gotcha::libgotcha_group_finish((*task).group);
+        if (*(*task).tls).is_tracked != 0 {
+            Task::hand_over_blocks(task);
+        }
         (*task).host
     }
 }

@@ -103,6 +103,11 @@ fn heap_is_shared() {
 }
 
 #[test]
+fn what_a_cancelled_function_had_allocated() {
+    passes("reclaim.c", &[]);
+}
+
+#[test]
 fn child_processes() {
     passes("forks.c", &[]);
 }
@@ -518,6 +523,7 @@ fn exports_are_the_interface() {
         "launch",
         "linger_backtrace",
         "linger_cancel",
+        "linger_cancel_reclaim",
         "linger_concurrency_limit",
         "linger_defer",
         "linger_error",

@@ -63,6 +63,19 @@ pub fn share(name: &CStr) -> Result<(), Error> {
     }
 }
 
+/// Before the first function whose blocks are noted, after [`init`].
+///
+/// # Errors
+///
+/// `ENOSYS` if the process has another heap than the C library's, `ENOMEM`.
+pub fn track_start() -> Result<(), Error> {
+    // SAFETY: may be called at any time from ordinary code.
+    match unsafe { libgotcha_track_start() } {
+        0 => Ok(()),
+        error => Err(Error::last(-error)),
+    }
+}
+
 /// Takes a free libset, making one if there is none.
 ///
 /// # Errors

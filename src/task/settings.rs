@@ -12,6 +12,10 @@ pub(crate) struct Settings {
     /// Its stack has at least that.
     pub(crate) stack_size_bytes: Option<usize>,
     pub(crate) counts_cpu_time: bool,
+    /// What it allocates is noted...
+    pub(crate) tracks_heap: bool,
+    /// ...and freed when it is cancelled, however that is done.
+    pub(crate) reclaims_heap: bool,
 }
 
 impl Task {
@@ -20,6 +24,10 @@ impl Task {
     ///
     /// Context: bracketed.
     pub(crate) fn take_for(settings: &Settings) -> Result<*mut Task, Error> {
+        if settings.tracks_heap {
+            let _errno = ErrnoGuard::new();
+            gotcha::track_start()?;
+        }
         let task = Task::take()?;
         // SAFETY: the task was just taken.
         let made = unsafe { Task::make_room(task, settings) };
@@ -60,6 +68,45 @@ impl Task {
     /// `task` was taken for these settings, is prepared, and has not run.
     pub(crate) unsafe fn apply(task: *mut Task, settings: &Settings) {
         // SAFETY: the caller's promise.
-        unsafe { (*task).counts_cpu_time = settings.counts_cpu_time };
+        unsafe {
+            (*task).counts_cpu_time = settings.counts_cpu_time;
+            (*task).is_reclaimed = settings.reclaims_heap;
+            (*(*task).tls).is_tracked = settings.tracks_heap.into();
+        }
+    }
+
+    /// A function that is tracked has returned: its blocks are part of its result. They are its launcher's, if that is
+    /// tracked too.
+    ///
+    /// Context: the function's stack and TCB, bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the current function of this kernel thread.
+    #[cold]
+    pub(super) unsafe fn hand_over_blocks(task: *mut Task) {
+        // SAFETY: the caller's promise: its parent is running here too.
+        unsafe {
+            let parent = (*task).parent;
+            let is_heir = !parent.is_null() && (*(*parent).tls).is_tracked != 0;
+            gotcha::libgotcha_group_hand_over((*task).group, if is_heir { (*parent).group } else { 0 });
+        }
+    }
+
+    /// A function is cancelled: its libset is about to be rolled back, with which its blocks are freed. If they
+    /// are not to be, they are nobody's.
+    ///
+    /// Context: bracketed.
+    ///
+    /// # Safety
+    ///
+    /// `task` is the caller's, and not running.
+    pub(super) unsafe fn settle_blocks(task: *mut Task) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*(*task).tls).is_tracked != 0 && !(*task).is_reclaimed {
+                gotcha::libgotcha_group_hand_over((*task).group, 0);
+            }
+        }
     }
 }

@@ -343,6 +343,33 @@ int gotcha_intercept_objects(void) {
 	return first_error;
 }
 
+static int redirect_word(struct patch *patch) {
+	void *entry = base_entry(patch->raw, false);
+	/* only what has been left in base is to be looked at again */
+	if (patch->ours != patch->raw || entry == patch->raw)
+		return 0;
+	uintptr_t word = (uintptr_t) patch->word, page = page_down(word);
+	bool is_relro = word >= patch->relro_start && word < patch->relro_end;
+	if (is_relro && mprotect((void *) page, PAGE_SIZE, PROT_READ | PROT_WRITE))
+		return gotcha_fail(errno, "mprotect of relocated data: %s", strerror(errno));
+	patch->ours = entry;
+	__atomic_store_n(patch->word, entry, __ATOMIC_RELEASE);
+	if (is_relro)
+		mprotect((void *) page, PAGE_SIZE, PROT_READ);
+	return 0;
+}
+
+int gotcha_intercept_again(void) {
+	lock_slots();
+	for (size_t i = 0; i < slots_len; i++)
+		gotcha_starting_table[i] = base_entry(slots[i].function, true);
+	unlock_slots();
+	int error = 0;
+	for (size_t i = 0; !error && i < patches_len; i++)
+		error = redirect_word(&patches[i]);
+	return error;
+}
+
 /* A thread that was binding a lazy word when it was rewritten stores the raw address over ours. */
 size_t gotcha_intercept_verify(void) {
 	size_t repaired = 0;

@@ -268,6 +268,8 @@ void gotcha_table_fill(struct libset *);
 int gotcha_intercept_objects(void);
 /* Writes every intercepted word again that another thread's lazy binding has overwritten; returns how many. */
 size_t gotcha_intercept_verify(void);
+/* Rows have come to count in base. */
+int gotcha_intercept_again(void);
 /* What dlsym() is to return for base address `found` in a libset, or in base (NULL). */
 void *gotcha_intercept_symbol(void *found, const struct libset *set);
 
@@ -431,6 +433,20 @@ void gotcha_tcb_change_pristine(struct libset *set, void (*change)(struct libset
 /* Where copies share their originals' storage: thread-locals of `set` on a kernel thread that is to run its code. */
 void gotcha_tcb_start_thread(const struct libset *set);
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to);
+
+/* resources.c: blocks that belong to a function which is tracked, by its libset. In a bracket. */
+void gotcha_block_add(void *block, long libset);
+/* Returns whose it was; 0: nobody's. Only if any are known. */
+long gotcha_block_remove(const void *block);
+extern _Atomic size_t *gotcha_blocks_len;
+/* By whatever told somebody the address of a function's block he was told, too, that there is one. */
+static inline bool gotcha_blocks_are_known(void) {
+	return unlikely(__atomic_load_n((size_t *) gotcha_blocks_len, __ATOMIC_RELAXED) != 0);
+}
+/* The function in that libset is cancelled. */
+void gotcha_resources_give_back(long libset);
+/* From now on base's own calls that free blocks are seen. */
+int gotcha_heap_watch(void);
 
 /* Base's functions that our own code calls while interception is on. */
 extern void *(*gotcha_base_malloc)(size_t);

@@ -236,6 +236,8 @@ static void roll_back(struct libset *set) {
 		gotcha_restore(set);
 	if (!gotcha_part_is_off("init_heap"))
 		roll_back_init_heap(set);
+	/* after the streams, which are such blocks */
+	gotcha_resources_give_back(set->number);
 	for (struct exit_registration *next; (next = pop_exit_registration(set)); )
 		free(next);
 	gotcha_timers_roll_back(set);
@@ -542,6 +544,7 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 		set->has_function = false;
 	} else {
 		set->state = LIBSET_RETIRED;
+		libgotcha_group_hand_over(group, 0);
 	}
 	gotcha_unlock();
 	if (threads && gotcha_config.trace_libsets)

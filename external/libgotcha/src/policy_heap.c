@@ -2,7 +2,10 @@
  *
  * What a libset's constructors allocate comes from a region of the libset instead.  It is part of
  * the pristine state: rolled back with the libset, and never freed, since a roll back would revive
- * the pointers to it. */
+ * the pointers to it.
+ *
+ * What a function allocates that is tracked is noted, in resources.c, until it is freed, by whomever. A shared
+ * library's calls are its own, not those of the function that has called it. */
 #include "internal.h"
 #include "forward.h"
 
@@ -54,6 +57,19 @@ static void *init_allocate(struct libset *set, size_t alignment, size_t size) {
 
 /* ------------------------------------------------------------------ wrappers */
 
+/* Context: in the bracket that the guard stands for. */
+static inline bool is_tracked(const struct shared_guard *guard) {
+	return unlikely(THIS.is_tracked) && is_libsets(guard->table);
+}
+static inline void note(const struct shared_guard *guard, void *block) {
+	if (is_tracked(guard) && block)
+		gotcha_block_add(block, THIS.set->number);
+}
+/* Before it is freed: afterwards the address may be somebody else's. */
+static inline long take_note(const void *block) {
+	return gotcha_blocks_are_known() ? gotcha_block_remove(block) : 0;
+}
+
 static void *heap_malloc(size_t size) {
 	void *block;
 	if (gotcha_is_loading() && (block = init_allocate(THIS.set, 0, size)))
@@ -63,6 +79,7 @@ static void *heap_malloc(size_t size) {
 	block = BASE(MALLOC, void *(size_t))(size);
 	if (unlikely(!block))
 		errno_out();
+	note(&guard, block);
 	shared_leave(&guard);
 	return block;
 }
@@ -78,6 +95,7 @@ static void *heap_calloc(size_t count, size_t size) {
 	block = BASE(CALLOC, void *(size_t, size_t))(count, size);
 	if (unlikely(!block))
 		errno_out();
+	note(&guard, block);
 	shared_leave(&guard);
 	return block;
 }
@@ -87,6 +105,7 @@ static void heap_free(void *block) {
 		return;
 	struct shared_guard guard;
 	shared_enter(&guard);
+	take_note(block);
 	BASE(FREE, void(void *))(block);
 	shared_leave(&guard);
 }
@@ -101,9 +120,15 @@ static void *heap_realloc(void *block, size_t size) {
 	}
 	struct shared_guard guard;
 	shared_enter(&guard);
+	long owner = take_note(block);
 	void *moved = BASE(REALLOC, void *(void *, size_t))(block, size);
 	if (unlikely(!moved))
 		errno_out();
+	/* whose a block is it stays, moved or not; of size 0 it may have been freed */
+	if (!block)
+		note(&guard, moved);
+	else if (unlikely(owner) && (moved || size))
+		gotcha_block_add(moved ? moved : block, owner);
 	shared_leave(&guard);
 	return moved;
 }
@@ -134,6 +159,7 @@ static void *heap_memalign(size_t alignment, size_t size) {
 	block = BASE(MEMALIGN, void *(size_t, size_t))(alignment, size);
 	if (unlikely(!block))
 		errno_out();
+	note(&guard, block);
 	shared_leave(&guard);
 	return block;
 }
@@ -144,6 +170,8 @@ static int heap_posix_memalign(void **block, size_t alignment, size_t size) {
 	struct shared_guard guard;
 	shared_enter(&guard);
 	int error = BASE(POSIX_MEMALIGN, int(void **, size_t, size_t))(block, alignment, size);
+	if (!error)
+		note(&guard, *block);
 	shared_leave(&guard);
 	return error;
 }
@@ -203,6 +231,11 @@ static struct row rows[] = {
 	[MALLINFO2] = { "mallinfo2", shared_mallinfo2 },
 };
 struct rows gotcha_rows_heap = { rows, lengthof(rows) };
+
+int gotcha_heap_watch(void) {
+	rows[FREE].in_base = rows[REALLOC].in_base = rows[REALLOCARRAY].in_base = true;
+	return gotcha_intercept_again();
+}
 
 /* ------------------------------------------------------------------ the C library's own heap */
 

@@ -1,0 +1,317 @@
+//! What a cancelled function had allocated is freed, if it was launched so: all of that, and nothing else.
+
+mod support;
+
+use inger::{Linger, Options, launch, pause, resume};
+use std::ffi::c_void;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, mpsc};
+
+/// One at a time: they look at the process's heap.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What is allocated and not freed, in the process.
+fn heap_bytes() -> usize {
+    // SAFETY: a plain call.
+    let information = unsafe { libc::mallinfo2() };
+    information.uordblks + information.hblkhd
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+fn reclaiming() -> Options {
+    // SAFETY: those of the functions below that share what they allocate see to it that nobody uses it later.
+    unsafe { Options::new().reclaim_heap() }
+}
+
+fn reclaim<T>(linger: Linger<'_, T>) {
+    assert!(linger.is_continuation());
+    // SAFETY: nothing outside points into the functions below.
+    unsafe { linger.reclaim() };
+}
+
+/// Allocates as programs do, frees and moves some, and holds the rest.
+fn allocate() -> Vec<Vec<u8>> {
+    let mut blocks: Vec<Vec<u8>> = (0..100).map(|number| vec![number; 30 * usize::from(number)]).collect();
+    blocks.retain(|block| block.len() % 20 == 0);
+    blocks.iter_mut().for_each(|block| block.resize(2_000, 1));
+    blocks.push(vec![2; 300_000]);
+    blocks
+}
+
+/// By how much the heap grows with each round.
+fn lost(rounds: usize, mut round: impl FnMut()) -> usize {
+    (0..20).for_each(|_| round());
+    let before = heap_bytes();
+    (0..rounds).for_each(|_| round());
+    heap_bytes().saturating_sub(before) / rounds
+}
+
+/// What the caches of thread control blocks hold differs.
+const SLACK_BYTES: usize = 200;
+
+fn paused_with_blocks() {
+    let blocks = allocate();
+    pause();
+    drop(black_box(blocks));
+}
+
+fn endless() {
+    loop {
+        drop(black_box(allocate()));
+    }
+}
+
+#[test]
+fn blocks_of_a_function_that_is_reclaimed() {
+    let _alone = alone();
+    assert!(lost(50, || reclaim(launch(paused_with_blocks, u64::MAX).unwrap())) > 300_000);
+    let paused = lost(500, || reclaim(reclaiming().launch(paused_with_blocks, u64::MAX).unwrap()));
+    assert!(paused < SLACK_BYTES, "{paused} bytes each");
+    let mut budget = 0;
+    let preempted = lost(1_000, || {
+        budget = budget % 100 + 7;
+        reclaim(reclaiming().launch(endless, budget).unwrap());
+    });
+    assert!(preempted < SLACK_BYTES, "{preempted} bytes each");
+}
+
+#[test]
+fn blocks_of_a_function_that_is_dropped() {
+    let _alone = alone();
+    let held = lost(200, || drop(reclaiming().launch(endless, 100).unwrap()));
+    // Each abandoned function's control block is lost, and what it caches.
+    assert!(held < 100_000, "{held} bytes each");
+    let unwound = lost(500, || drop(reclaiming().launch(paused_with_blocks, u64::MAX).unwrap()));
+    assert!(unwound < SLACK_BYTES, "{unwound} bytes each");
+}
+
+#[test]
+fn memory_is_flat() {
+    let _alone = alone();
+    let round = || reclaim(reclaiming().launch(endless, 30).unwrap());
+    (0..1_000).for_each(|_| round());
+    let before = resident_bytes();
+    (0..10_000).for_each(|_| round());
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 2 << 20, "{grown} bytes in 10,000 rounds");
+}
+
+/// What a function returns is not freed, and neither is it later, when another one in the same libset is cancelled.
+#[test]
+fn results_stay() {
+    let _alone = alone();
+    let mut results = Vec::new();
+    let lost = lost(200, || {
+        let result = reclaiming().launch(allocate, u64::MAX).unwrap().completion().unwrap();
+        reclaim(reclaiming().launch(paused_with_blocks, u64::MAX).unwrap());
+        assert_eq!(result, allocate());
+        results.push(result);
+        if results.len() == 5 {
+            results.clear();
+        }
+    });
+    assert!(lost < 5 * SLACK_BYTES, "{lost} bytes each");
+}
+
+/// Blocks that the launcher or another thread frees before the cancel, and what is allocated in their place. One of them
+/// has a mapping to itself, so that its place is used again at once.
+#[test]
+fn blocks_that_others_free() {
+    let _alone = alone();
+    let mut used_again = 0;
+    let lost = lost(200, || {
+        let (sender, receiver) = mpsc::channel::<Vec<u8>>();
+        let work = move || {
+            for number in 0..100 {
+                sender.send(vec![number; 1_000]).unwrap();
+            }
+            sender.send(Vec::with_capacity(40 << 20)).unwrap();
+            // The channel is the launcher's, but what it holds is the function's too.
+            std::mem::forget(sender);
+            pause();
+        };
+        let linger = reclaiming().launch(work, u64::MAX).unwrap();
+        let mut blocks: Vec<Vec<u8>> = receiver.iter().take(101).collect();
+        std::thread::scope(|scope| {
+            let half: Vec<_> = blocks.drain(..50).collect();
+            scope.spawn(move || drop(half)).join().unwrap();
+        });
+        let address = blocks[50].as_ptr();
+        drop(blocks);
+        let mut ours: Vec<Vec<u8>> = (0..100).map(|number| vec![200 - number; 1_000]).collect();
+        ours.push(Vec::with_capacity(40 << 20));
+        used_again += usize::from(address == ours[100].as_ptr());
+        // Nobody uses it from here on.
+        std::mem::forget(receiver);
+        reclaim(linger);
+        let theirs: Vec<Vec<u8>> = (0..100).map(|_| vec![255; 1_000]).collect();
+        ours[100].resize(10_000, 100);
+        assert!(ours.iter().zip(0..).all(|(block, number)| block.iter().all(|&byte| byte == 200 - number)));
+        drop(theirs);
+    });
+    assert!(lost < 2_000 && used_again > 0, "{lost} bytes each, {used_again} used again");
+}
+
+/// Blocks of the launcher's that a function moves and grows stay the launcher's.
+#[test]
+fn blocks_of_others() {
+    let _alone = alone();
+    for _ in 0..100 {
+        let mut blocks: Vec<Vec<u8>> = (0..50).map(|number| vec![number; 100]).collect();
+        let shared = &mut blocks;
+        let work = move || {
+            shared.iter_mut().for_each(|block| block.resize(5_000, block[0]));
+            pause();
+        };
+        reclaim(reclaiming().launch(work, u64::MAX).unwrap());
+        let others = vec![vec![99; 5_000]; 50];
+        assert!(blocks.iter().zip(0..50).all(|(block, number)| block.iter().all(|&byte| byte == number)));
+        drop(others);
+    }
+}
+
+#[test]
+fn functions_inside_each_other() {
+    let _alone = alone();
+    // What the inner one has returned is the outer one's. It is preempted in it, and completes later.
+    let returned = || {
+        let mut inner = reclaiming().launch(allocate, 5).unwrap();
+        while inner.is_continuation() {
+            resume(&mut inner, 50).unwrap();
+        }
+        let blocks = inner.completion();
+        pause();
+        drop(blocks);
+    };
+    let lost_of_results = lost(200, || reclaim(reclaiming().launch(returned, u64::MAX).unwrap()));
+    assert!(lost_of_results < SLACK_BYTES, "{lost_of_results} bytes each");
+    // What is cancelled with it.
+    let stopped = || {
+        let inner = reclaiming().launch(paused_with_blocks, u64::MAX).unwrap();
+        pause();
+        drop(inner);
+    };
+    let lost_of_kept = lost(200, || reclaim(reclaiming().launch(stopped, u64::MAX).unwrap()));
+    assert!(lost_of_kept < SLACK_BYTES, "{lost_of_kept} bytes each");
+    let running = || drop(reclaiming().launch(endless, u64::MAX));
+    let lost_of_running = lost(200, || reclaim(launch(running, 50).unwrap()));
+    assert!(lost_of_running < SLACK_BYTES, "{lost_of_running} bytes each");
+    // One that does not ask for it.
+    let plain = || {
+        reclaim(launch(paused_with_blocks, u64::MAX).unwrap());
+        pause();
+    };
+    assert!(lost(50, || reclaim(reclaiming().launch(plain, u64::MAX).unwrap())) > 300_000);
+}
+
+/// Functions on several threads, which hand blocks to other threads and are stopped anywhere.
+#[test]
+fn on_many_threads() {
+    let _alone = alone();
+    let lost = lost(3, || {
+        let slots: Vec<AtomicUsize> = (0..64).map(|_| AtomicUsize::new(0)).collect();
+        let exchange = |slot: usize, block: usize| {
+            let old = slots[slot % 64].swap(block, Relaxed);
+            // SAFETY: whoever takes an address out is the only one to have it; free() takes null.
+            unsafe { libc::free(old as *mut c_void) };
+        };
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // What is in the slots may be freed by a cancel: so only what these threads have allocated.
+            for thread in 0..2_usize {
+                let (exchange, is_over) = (&exchange, &is_over);
+                scope.spawn(move || {
+                    let mut slot = thread;
+                    while !is_over.load(Relaxed) {
+                        slot += 7;
+                        // SAFETY: a plain call.
+                        exchange(slot, unsafe { libc::malloc(slot % 300) } as usize);
+                    }
+                });
+            }
+            let launchers: Vec<_> = (0..3)
+                .map(|thread| {
+                    let exchange = &exchange;
+                    scope.spawn(move || {
+                        for round in 0..300 {
+                            let work = move || {
+                                let mut slot = thread;
+                                loop {
+                                    slot += 5;
+                                    drop(black_box(allocate()));
+                                    inger::no_preempt(|| exchange(slot, 0));
+                                }
+                            };
+                            reclaim(reclaiming().launch::<(), _>(work, 20 + round % 50).unwrap());
+                        }
+                    })
+                })
+                .collect();
+            launchers.into_iter().for_each(|launcher| launcher.join().unwrap());
+            is_over.store(true, Relaxed);
+        });
+        (0..64).for_each(|slot| exchange(slot, 0));
+    });
+    // Threads come and go, with the allocator's caches.
+    assert!(lost < 500_000, "{lost} bytes each");
+}
+
+/// The child of a fork knows nothing of what was allocated before, and goes on.
+#[test]
+fn in_the_child_of_a_fork() {
+    let _alone = alone();
+    let linger = reclaiming().launch(paused_with_blocks, u64::MAX).unwrap();
+    // SAFETY: the child calls what is allowed where one thread is left: it is the one that the tests run on, or allocates
+    // by the C library alone, whose locks a fork keeps.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let own = reclaiming().launch(paused_with_blocks, u64::MAX).unwrap();
+        let before = heap_bytes();
+        reclaim(linger);
+        let kept = heap_bytes();
+        reclaim(own);
+        let freed = kept - heap_bytes();
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if kept >= before && freed > 300_000 { 0 } else { 1 }) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for our child.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+    reclaim(linger);
+}
+
+/// Threads that it has started may use its blocks.
+#[test]
+fn not_while_threads_of_its_own_live() {
+    let _alone = alone();
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    static IS_SOUND: AtomicBool = AtomicBool::new(false);
+    let work = || {
+        let block = vec![7; 100_000];
+        std::thread::spawn(move || {
+            while !IS_OVER.load(Relaxed) {
+                std::thread::yield_now();
+            }
+            IS_SOUND.store(block.iter().all(|&byte| byte == 7), Relaxed);
+            IS_OVER.store(false, Relaxed);
+        });
+        pause();
+    };
+    reclaim(reclaiming().launch(work, u64::MAX).unwrap());
+    let others = vec![vec![9_u8; 100_000]; 10];
+    IS_OVER.store(true, Relaxed);
+    while IS_OVER.load(Relaxed) {
+        std::thread::yield_now();
+    }
+    assert!(IS_SOUND.load(Relaxed));
+    drop(others);
+}
