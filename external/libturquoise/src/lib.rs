@@ -36,8 +36,11 @@
 //! Ready tasks come first, since most of them are short, and a stopped one has had its quantum. But after every few of
 //! them a stopped one has its turn. A task's weight multiplies its quantum.
 //!
-//! tokio's scheduler does not serve: its workers poll sockets and timers on the kernel threads that run the tasks, under
-//! locks which a stopped task may hold; it has one queue, and no weights. A worker with nothing to do sleeps.
+//! tokio's scheduler does not serve: its workers poll sockets and timers outside of tasks, under locks which a stopped task
+//! may hold; it has one queue, and no weights.
+//!
+//! Workers serve sockets and timers: those that compute every now and then, when a quantum is over; of those that
+//! have nothing to do, one waits for events, and the others sleep.
 //!
 //! # Libsets
 //!
@@ -46,15 +49,14 @@
 //! number of tasks can wait. What does not survive from one poll to the next is thread-locals and the state of libraries (`strtok`,
 //! `rand`), which a future cannot rely on under other executors either. A closure ([`spawn_fn`]) is one poll.
 //!
-//! If there is no libset left, or [`Config::max_started`] tasks have one, ready tasks wait until one is over. Nothing fails.
+//! The runtime has one more for itself. If there is none left, or [`Config::max_started`] tasks have one, ready tasks wait until one is over. Nothing fails.
 //!
 //! # Locks
 //!
 //! What a task holds where it is stopped stays taken. Other tasks that want it are stopped as they wait for it, in their
 //! turn, until the holder has gone on; that goes for locks of tokio's, too, since everything that is not this crate's runs inside
-//! functions: polls, closures, destructors, other executors' wakers. The crate's own locks are held unpreempted
-//! and nothing else is called meanwhile, so workers do not wait for stopped tasks. tokio's sockets and timers are
-//! served by a kernel thread of their own, which may wait for a stopped task as any thread may, and costs latency then.
+//! functions: polls, closures, destructors, other executors' wakers, and tokio's own driver. The crate's own locks are held
+//! unpreempted and nothing else is called meanwhile, so workers do not wait for stopped tasks.
 //!
 //! A wait for such a lock inside [`inger::no_preempt`] lets the tasks that this worker has stopped go on meanwhile: they are
 //! [`donatable`](inger::Linger::donatable). It is slow, and better done without.
@@ -62,9 +64,9 @@
 //! # tokio
 //!
 //! Inside tasks, and in [`Runtime::block_on`], a runtime of tokio's is the current one: its sockets, timers and channels
-//! work as they are. What is spawned with `tokio::spawn` runs on the kernel thread that serves sockets, and is not
-//! preempted. A thread that `spawn_blocking` starts from inside a task keeps the libset it was started in, which is never
-//! used again: better started outside. `block_in_place` does not work.
+//! work as they are. What is spawned with `tokio::spawn` runs with what serves the sockets, which it delays if it
+//! computes: [`spawn`] is for that. A thread that `spawn_blocking` starts from inside a task keeps the libset it was started in,
+//! which is never used again: better started outside. `block_in_place` does not work.
 //!
 //! # Cancellation
 //!
@@ -78,6 +80,7 @@
 
 #![forbid(unsafe_code)]
 
+mod driver;
 mod join;
 mod parking;
 mod runtime;

@@ -1,6 +1,7 @@
 //! Threads that wait without computing: workers for tasks, and anybody for a future.
 
 use crate::Guarded;
+use crate::driver::{self, Driver};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,66 +11,110 @@ use std::thread::{self, Thread};
 use std::time::Instant;
 
 /// Workers that have found nothing to do.
-#[derive(Default)]
 pub(crate) struct Parking {
-    idle: Guarded<Vec<Thread>>,
+    idle: Guarded<Idle>,
     /// How many, read without the lock.
     count: AtomicUsize,
+    driver: Arc<Driver>,
+}
+
+#[derive(Default)]
+struct Idle {
+    threads: Vec<Thread>,
+    /// One waits in the driver.
+    in_driver: bool,
+}
+
+enum Sleeper {
+    Thread(Thread),
+    InDriver,
+}
+
+impl Idle {
+    fn take(&mut self, is_driver_first: bool) -> Option<Sleeper> {
+        if self.in_driver && (is_driver_first || self.threads.is_empty()) {
+            self.in_driver = false;
+            return Some(Sleeper::InDriver);
+        }
+        self.threads.pop().map(Sleeper::Thread)
+    }
 }
 
 impl Parking {
-    /// Sleeps until somebody calls [`Parking::wake_one`]; not at all if there is something to do.
+    pub(crate) fn new(driver: Arc<Driver>) -> Self {
+        Parking { idle: Guarded::default(), count: AtomicUsize::new(0), driver }
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Idle) -> R) -> R {
+        self.idle.with(|idle| {
+            let result = change(idle);
+            self.count.store(idle.threads.len() + usize::from(idle.in_driver), Relaxed);
+            result
+        })
+    }
+
+    /// Sleeps until somebody calls [`Parking::wake_one`], and serves sockets and timers meanwhile if nobody else does; not
+    /// at all if there is something to do.
     ///
     /// Context: a worker's own code.
     pub(crate) fn park(&self, has_work: impl Fn() -> bool) {
-        let own = thread::current();
-        self.idle.with(|idle| {
-            idle.push(own.clone());
-            self.count.store(idle.len(), Relaxed);
-        });
         // Either this sees what has just been pushed, or whoever has pushed it sees the count.
-        fence(SeqCst);
-        if has_work() {
-            self.leave(&own);
+        let is_needed = || {
+            fence(SeqCst);
+            has_work()
+        };
+        let has_waited = self.driver.wait(|| {
+            self.change(|idle| idle.in_driver = true);
+            let sleeps = !is_needed();
+            if !sleeps && !self.change(|idle| std::mem::take(&mut idle.in_driver)) {
+                // Recalled already, for something that it may not take now.
+                self.wake_one();
+            }
+            sleeps
+        });
+        if has_waited {
             return;
         }
-        while self.idle.with(|idle| idle.iter().any(|thread| thread.id() == own.id())) {
+        let own = thread::current();
+        self.change(|idle| idle.threads.push(own.clone()));
+        if is_needed() || self.driver.is_free() {
+            let entry = self.change(|idle| {
+                let index = idle.threads.iter().position(|thread| thread.id() == own.id());
+                index.map(|index| idle.threads.swap_remove(index))
+            });
+            if entry.is_none() {
+                self.wake_one();
+            }
+            return;
+        }
+        while self.idle.with(|idle| idle.threads.iter().any(|thread| thread.id() == own.id())) {
             thread::park();
         }
     }
 
-    fn leave(&self, own: &Thread) {
-        let entry = self.idle.with(|idle| {
-            let entry = idle.iter().position(|thread| thread.id() == own.id()).map(|index| idle.swap_remove(index));
-            self.count.store(idle.len(), Relaxed);
-            entry
-        });
-        if entry.is_none() {
-            // Woken already, for something that it may not take now.
-            self.wake_one();
-        }
-    }
-
-    /// After something was pushed, or may be taken now.
+    /// After something was pushed, or may be taken now; after the driver was left.
+    ///
+    /// Who runs in the driver recalls its own worker, which is awake already.
     ///
     /// Context: any.
     pub(crate) fn wake_one(&self) {
         fence(SeqCst);
-        if self.count.load(Relaxed) == 0 {
-            return;
+        if self.count.load(Relaxed) > 0 {
+            self.wake(driver::is_inside());
         }
-        let thread = self.idle.with(|idle| {
-            let thread = idle.pop();
-            self.count.store(idle.len(), Relaxed);
-            thread
-        });
-        thread.inspect(Thread::unpark);
+    }
+
+    fn wake(&self, is_driver_first: bool) -> bool {
+        match self.change(|idle| idle.take(is_driver_first)) {
+            Some(Sleeper::Thread(thread)) => thread.unpark(),
+            Some(Sleeper::InDriver) => inger::no_preempt(|| self.driver.recall()),
+            None => return false,
+        }
+        true
     }
 
     pub(crate) fn wake_all(&self) {
-        while self.idle.with(|idle| !idle.is_empty()) {
-            self.wake_one();
-        }
+        while self.wake(false) {}
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a program sees: the runtime, and who is in it.
 
+use crate::driver::Driver;
 use crate::join::{Join, JoinHandle};
+use crate::parking;
 use crate::scheduler::{Scheduler, Stats, Worker};
 use crate::task::{self, Task};
-use crate::{drop_quietly, parking};
 use inger::Error;
 use std::cell::RefCell;
 use std::fmt;
@@ -43,13 +44,7 @@ impl Default for Config {
 pub struct Runtime {
     handle: Handle,
     workers: Vec<thread::JoinHandle<()>>,
-    tokio: Option<Tokio>,
-}
-
-/// The kernel thread that serves tokio's sockets and timers.
-struct Tokio {
-    stop: tokio::sync::oneshot::Sender<()>,
-    thread: thread::JoinHandle<()>,
+    is_ended: bool,
 }
 
 /// Spawns tasks on a [`Runtime`], from anywhere.
@@ -61,28 +56,22 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if this process cannot run preemptible functions; [`Error::Os`].
+    /// [`Error::Unsupported`] if this process cannot run preemptible functions; [`Error::TooManyLibsets`], as it takes one for
+    /// itself; [`Error::Os`].
     ///
     /// # Examples
     ///
     /// See [the crate](crate).
     pub fn new(config: Config) -> Result<Self, Error> {
-        inger::launch(|| (), u64::MAX).map(drop).or_else(|error| match error {
-            Error::TooManyLibsets { .. } => Ok(()),
-            error => Err(error),
-        })?;
         let failed = |operation| {
             move |error: std::io::Error| Error::Os { operation, errno: error.raw_os_error().unwrap_or_default() }
         };
         let config = Config { threads: config.threads.max(1), max_started: config.max_started.max(1), ..config };
-        let driver = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let driver = driver.map_err(failed("starting tokio"))?;
-        let (scheduler, queues) = Scheduler::new(config, driver.handle().clone());
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let serve = move || drop(driver.block_on(stopped));
-        let thread = thread::Builder::new().name("turquoise-io".to_owned()).spawn(serve);
-        let tokio = Tokio { stop, thread: thread.map_err(failed("starting a thread"))? };
-        let mut runtime = Runtime { handle: Handle(Arc::new(scheduler)), workers: Vec::new(), tokio: Some(tokio) };
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let tokio = tokio.map_err(failed("starting tokio"))?;
+        let handle = tokio.handle().clone();
+        let (scheduler, queues) = Scheduler::new(config, handle, Driver::start(tokio)?);
+        let mut runtime = Runtime { handle: Handle(Arc::new(scheduler)), workers: Vec::new(), is_ended: false };
         for (index, queue) in queues.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(&runtime.handle.0), index, queue);
             let thread = thread::Builder::new().name(format!("turquoise-{index}")).spawn(move || worker.run());
@@ -157,7 +146,9 @@ impl Runtime {
     }
 
     fn end(&mut self, grace: Duration) -> u64 {
-        let Some(tokio) = self.tokio.take() else { return 0 };
+        if std::mem::replace(&mut self.is_ended, true) {
+            return 0;
+        }
         let scheduler = &self.handle.0;
         let is_inside = current(|context| Arc::ptr_eq(&context.scheduler, scheduler) && context.task.is_some());
         scheduler.close(thread::current());
@@ -178,10 +169,8 @@ impl Runtime {
             }
         }
         scheduler.end();
-        drop_quietly(tokio.stop.send(()));
         if is_inside != Some(true) {
             self.workers.drain(..).for_each(|worker| drop(worker.join()));
-            drop(tokio.thread.join());
         }
         self.stats().abandoned - abandoned
     }
@@ -258,8 +247,7 @@ impl Handle {
             let output = future.await;
             outcome.finish(Ok(output));
         });
-        let quantum_us = u64::try_from(self.0.config.quantum.as_micros()).unwrap_or(u64::MAX).max(1);
-        let quantum_us = quantum_us.saturating_mul(weight.max(1).into());
+        let quantum_us = self.0.quantum_us.saturating_mul(weight.max(1).into());
         let failing: Arc<Join<F::Output>> = Arc::clone(&join);
         let task = Arc::new(Task::new(Arc::clone(&self.0), failing, work, quantum_us));
         if !self.0.adopt(&task) {

@@ -1,6 +1,7 @@
 //! Queues, and the workers that take tasks from them.
 
 use crate::Guarded;
+use crate::driver::Driver;
 use crate::parking::Parking;
 use crate::runtime::Config;
 use crate::task::{Polled, Task};
@@ -15,6 +16,8 @@ use std::time::Duration;
 /// What all workers share.
 pub(crate) struct Scheduler {
     pub(crate) config: Config,
+    /// The configured quantum.
+    pub(crate) quantum_us: u64,
     /// What tasks find as their current runtime of tokio's.
     pub(crate) tokio: tokio::runtime::Handle,
     /// Tasks that were spawned, or woken.
@@ -24,6 +27,9 @@ pub(crate) struct Scheduler {
     /// Of each worker's own queue of ready tasks.
     stealers: Vec<Stealer<Arc<Task>>>,
     parking: Parking,
+    driver: Arc<Driver>,
+    /// Workers that have not ended.
+    workers: AtomicUsize,
     tasks: Guarded<Tasks>,
     is_ending: AtomicBool,
     /// Functions that there are: running, or stopped.
@@ -84,15 +90,23 @@ const NEVER: u64 = u64::MAX;
 
 impl Scheduler {
     /// Also the workers' queues.
-    pub(crate) fn new(config: Config, tokio: tokio::runtime::Handle) -> (Self, Vec<Queue<Arc<Task>>>) {
+    pub(crate) fn new(
+        config: Config,
+        tokio: tokio::runtime::Handle,
+        driver: Arc<Driver>,
+    ) -> (Self, Vec<Queue<Arc<Task>>>) {
         let queues: Vec<_> = (0..config.threads).map(|_| Queue::new_fifo()).collect();
+        let quantum_us = u64::try_from(config.quantum.as_micros()).unwrap_or(u64::MAX).max(1);
         let scheduler = Scheduler {
             config,
+            quantum_us,
             tokio,
             ready: Injector::new(),
             stopped: Injector::new(),
             stealers: queues.iter().map(Queue::stealer).collect(),
-            parking: Parking::default(),
+            parking: Parking::new(Arc::clone(&driver)),
+            driver,
+            workers: AtomicUsize::new(0),
             tasks: Guarded::new(Tasks { all: Slab::new(), closer: None }),
             is_ending: AtomicBool::new(false),
             started: AtomicUsize::new(0),
@@ -220,15 +234,22 @@ enum Turn {
 
 impl Worker {
     pub(crate) fn new(scheduler: Arc<Scheduler>, index: usize, own: Queue<Arc<Task>>) -> Self {
+        scheduler.workers.fetch_add(1, SeqCst);
         Worker { scheduler, index, own, in_a_row: 0 }
     }
 
     pub(crate) fn run(mut self) {
         loop {
-            match self.next() {
+            self.scheduler.driver.look(self.scheduler.quantum_us);
+            let turn = self.next();
+            if turn.is_some() && self.scheduler.driver.is_free() {
+                // Somebody else is to wait for events meanwhile.
+                self.scheduler.parking.wake_one();
+            }
+            match turn {
                 Some(Turn::Ready(task)) => self.poll(task),
                 Some(Turn::Stopped(stopped)) => self.go_on(stopped),
-                None if self.scheduler.is_ending.load(SeqCst) => return,
+                None if self.scheduler.is_ending.load(SeqCst) => break,
                 None => {
                     self.scheduler.counters.parked.fetch_add(1, Relaxed);
                     self.scheduler.parking.park(|| self.scheduler.has_work());
@@ -351,6 +372,14 @@ impl Worker {
         });
         drop(listed);
         closer.inspect(Thread::unpark);
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.scheduler.workers.fetch_sub(1, SeqCst) == 1 {
+            self.scheduler.driver.end();
+        }
     }
 }
 
