@@ -104,6 +104,10 @@ typedef struct {
      * What the function allocates is noted, for linger_cancel_reclaim().
      */
     bool tracks_heap;
+    /**
+     * So are the descriptors that it opens.
+     */
+    bool tracks_descriptors;
 } linger_options_t;
 
 /**
@@ -235,16 +239,22 @@ void linger_cancel(linger_t *linger);
 
 /**
  * The same as linger_cancel(), and frees what the function had allocated and not freed, if it was launched with
- * `tracks_heap`; so it does for those that are cancelled with it.
+ * `tracks_heap`, and closes what it had opened and not closed, with `tracks_descriptors`; so it does for those that are
+ * cancelled with it.
  *
  * What counts is what the function has asked malloc() and its like for, itself or libraries in its name (strdup(), regcomp(),
  * operator new), and nobody has freed yet. Not counted are what threads of its own allocate, and what
  * libraries do that are shared. What functions that it has launched return is its. In the child of a fork
  * nothing is freed that was allocated before.
  *
+ * Descriptors count that it gets from open(), openat(), creat(), socket(), socketpair(), accept(), pipe(), dup(), fcntl(),
+ * eventfd(), epoll_create(), timerfd_create(), signalfd(), inotify_init(), memfd_create(), mkstemp() and their variants.
+ * Streams are closed in any case; what else the C library opens for itself is not.
+ *
  * Safety:
  * As for linger_cancel(). And nothing outside uses what the function had allocated, from now on: it has not put a pointer to
  * it where others look later. Nobody has freed it by a pointer to free() that was stored before the first launch.
+ * Nothing outside uses its descriptors, and nobody but the function, by close(), has closed any of them.
  */
 void linger_cancel_reclaim(linger_t *linger);
 

@@ -97,6 +97,8 @@ pub struct linger_options_t {
     pub counts_cpu_time: bool,
     /// What the function allocates is noted, for linger_cancel_reclaim().
     pub tracks_heap: bool,
+    /// So are the descriptors that it opens.
+    pub tracks_descriptors: bool,
 }
 
 const _: () = assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_options_t, counts_cpu_time) == 16);
@@ -157,8 +159,9 @@ unsafe fn read_options(options: *const linger_options_t) -> Result<Option<Settin
     Ok(Some(Settings {
         stack_size_bytes: stack_size_bytes.map(|size| size.max(SMALLEST_STACK_BYTES)),
         counts_cpu_time: options.counts_cpu_time,
-        tracks_heap: options.tracks_heap,
-        reclaims_heap: false,
+        tracks: (u32::from(options.tracks_heap) * gotcha::LIBGOTCHA_TRACKS_HEAP)
+            | (u32::from(options.tracks_descriptors) * gotcha::LIBGOTCHA_TRACKS_DESCRIPTORS),
+        is_reclaimed: false,
     }))
 }
 
@@ -213,17 +216,23 @@ pub unsafe extern "C" fn linger_cancel(linger: *mut linger_t) {
 }
 
 /// The same as linger_cancel(), and frees what the function had allocated and not freed, if it was launched with
-/// `tracks_heap`; so it does for those that are cancelled with it.
+/// `tracks_heap`, and closes what it had opened and not closed, with `tracks_descriptors`; so it does for those that are
+/// cancelled with it.
 ///
 /// What counts is what the function has asked malloc() and its like for, itself or libraries in its name (strdup(), regcomp(),
 /// operator new), and nobody has freed yet. Not counted are what threads of its own allocate, and what
 /// libraries do that are shared. What functions that it has launched return is its. In the child of a fork
 /// nothing is freed that was allocated before.
 ///
+/// Descriptors count that it gets from open(), openat(), creat(), socket(), socketpair(), accept(), pipe(), dup(), fcntl(),
+/// eventfd(), epoll_create(), timerfd_create(), signalfd(), inotify_init(), memfd_create(), mkstemp() and their variants.
+/// Streams are closed in any case; what else the C library opens for itself is not.
+///
 /// # Safety
 ///
 /// As for linger_cancel(). And nothing outside uses what the function had allocated, from now on: it has not put a pointer to
 /// it where others look later. Nobody has freed it by a pointer to free() that was stored before the first launch.
+/// Nothing outside uses its descriptors, and nobody but the function, by close(), has closed any of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn linger_cancel_reclaim(linger: *mut linger_t) {
     // SAFETY: the caller's promise.

@@ -83,7 +83,8 @@
 //!   then it is unwound, and its destructors run. *Dropping* one that has not also leaks its stack,
 //!   thread-locals and captures; after 10,000 such drops launching fails with [`Error::TooManyAbandoned`].
 //!   [`Linger::reclaim`], which is unsafe, uses them again; [`Linger::cancel_within`] gives the function time to get to a
-//!   `pause`. [`Options::reclaim_heap`], unsafe too, frees the heap that cancelled functions have.
+//!   `pause`. [`Options::reclaim_heap`] and [`Options::close_descriptors`], unsafe too, free the heap
+//!   that cancelled functions have, and close their descriptors.
 //! - **Not preempted** are functions that run in the original libraries: those listed above, those of libraries
 //!   named in `LIBGOTCHA_SHARED`, and what is called through pointers that the program stored before its first
 //!   launch. Timeouts take effect when they return.

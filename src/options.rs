@@ -109,8 +109,46 @@ impl Options {
     pub unsafe fn reclaim_heap(mut self) -> Self {
         // They allocate when they are first asked for.
         let _ = (std::io::stdin(), std::io::stdout());
-        self.0.tracks_heap = true;
-        self.0.reclaims_heap = true;
+        self.0.tracks |= gotcha::LIBGOTCHA_TRACKS_HEAP;
+        self.0.is_reclaimed = true;
+        self
+    }
+
+    /// Closes the descriptors that the function has opened and not closed, when it is cancelled.
+    ///
+    /// As for [`Options::reclaim_heap`]. What counts are those that it gets from `open`, `openat`, `creat`, `socket`,
+    /// `socketpair`, `accept`, `pipe`, `dup`, `fcntl`, `eventfd`, `epoll_create`, `timerfd_create`, `signalfd`,
+    /// `inotify_init`, `memfd_create`, `mkstemp` and their variants: in Rust files, sockets, pipes, and copies of such. Streams
+    /// of the C library are closed in any case. Not counted are others that the C library opens for itself (`opendir`),
+    /// those that arrive in messages, and those whose number was chosen (`dup2`).
+    ///
+    /// Opening one of these takes a system call more.
+    ///
+    /// # Safety
+    ///
+    /// If the function is cancelled, nothing uses these descriptors from then on, and nobody but the function, by `close`,
+    /// has closed any of them: the number may be another's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use inger::{Options, pause};
+    /// use std::fs::File;
+    ///
+    /// let open = || {
+    ///     let file = File::open("/dev/null");
+    ///     loop {
+    ///         std::hint::black_box(&file);
+    ///     }
+    /// };
+    /// // SAFETY: the function shares nothing.
+    /// let options = unsafe { Options::new().reclaim_heap().close_descriptors() };
+    /// // Else as many descriptors would be open.
+    /// (0..2_000).for_each(|_| drop(options.launch::<(), _>(open, 20)));
+    /// ```
+    pub unsafe fn close_descriptors(mut self) -> Self {
+        self.0.tracks |= gotcha::LIBGOTCHA_TRACKS_DESCRIPTORS;
+        self.0.is_reclaimed = true;
         self
     }
 

@@ -89,7 +89,7 @@ pub(crate) struct Task {
     is_cancelled: bool,
     /// It has returned, and its thread-locals are being destroyed.
     is_ending: bool,
-    /// When it is cancelled, what it has allocated is freed, if that was noted.
+    /// When it is cancelled, what it has allocated or opened is given back, if that was noted.
     pub(crate) is_reclaimed: bool,
     innermost: *mut Task,
     pub(crate) state: State,
@@ -472,7 +472,7 @@ impl Task {
                     (*kept).is_reclaimed |= (*task).is_reclaimed;
                     Task::end(kept, end_one);
                 }
-                Task::settle_blocks(inner);
+                Task::settle_resources(inner);
                 CANCELLED.fetch_add(1, Relaxed);
                 // From here on handles are stale.
                 (*inner).generation.fetch_add(1, Release);
@@ -1387,8 +1387,8 @@ unsafe extern "C" fn body(task: *mut c_void) -> *mut Context {
         gotcha::libgotcha_tcb_finish();
         preempt::close();
         gotcha::libgotcha_group_finish((*task).group);
-        if (*(*task).tls).is_tracked != 0 {
-            Task::hand_over_blocks(task);
+        if (*(*task).tls).tracked != 0 {
+            Task::hand_over(task);
         }
         (*task).host
     }

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-const TOPICS: [&str; 9] =
-    ["donation", "heap", "libsets", "loader", "process", "signals", "streams", "threads", "waits"];
+const TOPICS: [&str; 10] =
+    ["descriptors", "donation", "heap", "libsets", "loader", "process", "signals", "streams", "threads", "waits"];
 
 /// Rows whose absence no test can show, by reason.
 const NOT_SHOWN: [(&str, &str); 16] = [
@@ -257,6 +257,11 @@ fn test_topic(topic: &str) {
     });
     let failures = failures.into_inner().expect("nobody panics");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn descriptors() {
+    test_topic("descriptors");
 }
 
 #[test]

@@ -1,10 +1,15 @@
-//! What a cancelled function had allocated is freed, if it was launched so: all of that, and nothing else.
+//! What a cancelled function had allocated is freed, and what it had opened closed, if it was launched so: all of that, and
+//! nothing else.
 
 mod support;
 
 use inger::{Linger, Options, launch, pause, resume};
 use std::ffi::c_void;
+use std::fs::File;
 use std::hint::black_box;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, mpsc};
 
@@ -287,6 +292,59 @@ fn in_the_child_of_a_fork() {
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     reclaim(linger);
+}
+
+fn open_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Files, sockets and pipes of Rust's standard library, and copies of them.
+fn open() -> Vec<OwnedFd> {
+    let file = File::open("/dev/null").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (one, other) = UnixStream::pair().unwrap();
+    let (reader, writer) = support::pipe();
+    let copy = file.try_clone().unwrap();
+    vec![file.into(), listener.into(), one.into(), other.into(), reader.into(), writer.into(), copy.into()]
+}
+
+#[test]
+fn descriptors() {
+    let _alone = alone();
+    // SAFETY: nobody uses what the functions below have opened, nor closes it.
+    let options = unsafe { Options::new().close_descriptors() };
+    let hold = || {
+        let descriptors = open();
+        pause();
+        drop(black_box(descriptors));
+    };
+    let churn = || loop {
+        drop(black_box(open()));
+    };
+    let before = open_count();
+    for round in 0..200 {
+        reclaim(options.launch(hold, u64::MAX).unwrap());
+        reclaim(options.launch::<(), _>(churn, 10 + round).unwrap());
+        drop(options.launch::<(), _>(churn, 10 + round).unwrap());
+        assert_eq!(open_count(), before, "round {round}");
+    }
+    // What a function returns is not closed, unless it is part of one that is cancelled.
+    let returned = options.launch(open, u64::MAX).unwrap().completion().unwrap();
+    assert_eq!(open_count(), before + returned.len());
+    let outer = || {
+        let descriptors = options.launch(open, u64::MAX).unwrap().completion();
+        pause();
+        drop(descriptors);
+    };
+    reclaim(options.launch(outer, u64::MAX).unwrap());
+    assert_eq!(open_count(), before + returned.len());
+    // One that closes descriptors alone is not given the heap of those inside.
+    let blocks_and_descriptors = || {
+        let inner = reclaiming().launch(allocate, u64::MAX).unwrap().completion();
+        pause();
+        drop(inner);
+    };
+    assert!(lost(20, || reclaim(options.launch(blocks_and_descriptors, u64::MAX).unwrap())) > 300_000);
 }
 
 /// Threads that it has started may use its blocks.

@@ -44,7 +44,7 @@ pub struct libgotcha_thread {
     pub interrupted: *mut ::core::ffi::c_void,
     pub locks_held: u32,
     pub is_donated: u8,
-    pub is_tracked: u8,
+    pub tracked: u8,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -91,7 +91,7 @@ const _: () = {
         [::core::mem::offset_of!(libgotcha_thread, interrupted) - 144usize];
     ["Offset of field: libgotcha_thread::locks_held"][::core::mem::offset_of!(libgotcha_thread, locks_held) - 152usize];
     ["Offset of field: libgotcha_thread::is_donated"][::core::mem::offset_of!(libgotcha_thread, is_donated) - 156usize];
-    ["Offset of field: libgotcha_thread::is_tracked"][::core::mem::offset_of!(libgotcha_thread, is_tracked) - 157usize];
+    ["Offset of field: libgotcha_thread::tracked"][::core::mem::offset_of!(libgotcha_thread, tracked) - 157usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -151,11 +151,18 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn libgotcha_group_finish(group: ::core::ffi::c_long);
 }
+pub const LIBGOTCHA_TRACKS_HEAP: _bindgen_ty_10 = 1;
+pub const LIBGOTCHA_TRACKS_DESCRIPTORS: _bindgen_ty_10 = 2;
+pub type _bindgen_ty_10 = ::core::ffi::c_uint;
 unsafe extern "C" {
-    pub fn libgotcha_track_start() -> ::core::ffi::c_int;
+    pub fn libgotcha_track_start(what: ::core::ffi::c_int) -> ::core::ffi::c_int;
 }
 unsafe extern "C" {
-    pub fn libgotcha_group_hand_over(group: ::core::ffi::c_long, heir: ::core::ffi::c_long);
+    pub fn libgotcha_group_hand_over(
+        group: ::core::ffi::c_long,
+        heir: ::core::ffi::c_long,
+        heir_tracks: ::core::ffi::c_int,
+    );
 }
 unsafe extern "C" {
     pub fn libgotcha_set_preemption_signal(signal: ::core::ffi::c_int);

@@ -63,14 +63,14 @@ pub fn share(name: &CStr) -> Result<(), Error> {
     }
 }
 
-/// Before the first function whose blocks are noted, after [`init`].
+/// Before the first function of which that is noted, after [`init`]: a sum of `LIBGOTCHA_TRACKS_...`.
 ///
 /// # Errors
 ///
-/// `ENOSYS` if the process has another heap than the C library's, `ENOMEM`.
-pub fn track_start() -> Result<(), Error> {
+/// `ENOSYS` if the heap is to be, and the process has another than the C library's; `ENOMEM`.
+pub fn track_start(what: u32) -> Result<(), Error> {
     // SAFETY: may be called at any time from ordinary code.
-    match unsafe { libgotcha_track_start() } {
+    match unsafe { libgotcha_track_start(what as i32) } {
         0 => Ok(()),
         error => Err(Error::last(-error)),
     }

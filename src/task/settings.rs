@@ -12,10 +12,10 @@ pub(crate) struct Settings {
     /// Its stack has at least that.
     pub(crate) stack_size_bytes: Option<usize>,
     pub(crate) counts_cpu_time: bool,
-    /// What it allocates is noted...
-    pub(crate) tracks_heap: bool,
-    /// ...and freed when it is cancelled, however that is done.
-    pub(crate) reclaims_heap: bool,
+    /// What it allocates or opens is noted: of the `LIBGOTCHA_TRACKS_...`...
+    pub(crate) tracks: u32,
+    /// ...and given back when it is cancelled, however that is done.
+    pub(crate) is_reclaimed: bool,
 }
 
 impl Task {
@@ -24,9 +24,9 @@ impl Task {
     ///
     /// Context: bracketed.
     pub(crate) fn take_for(settings: &Settings) -> Result<*mut Task, Error> {
-        if settings.tracks_heap {
+        if settings.tracks != 0 {
             let _errno = ErrnoGuard::new();
-            gotcha::track_start()?;
+            gotcha::track_start(settings.tracks)?;
         }
         let task = Task::take()?;
         // SAFETY: the task was just taken.
@@ -70,12 +70,12 @@ impl Task {
         // SAFETY: the caller's promise.
         unsafe {
             (*task).counts_cpu_time = settings.counts_cpu_time;
-            (*task).is_reclaimed = settings.reclaims_heap;
-            (*(*task).tls).is_tracked = settings.tracks_heap.into();
+            (*task).is_reclaimed = settings.is_reclaimed;
+            (*(*task).tls).tracked = settings.tracks as u8;
         }
     }
 
-    /// A function that is tracked has returned: its blocks are part of its result. They are its launcher's, if that is
+    /// A function that is tracked has returned: what it has is part of its result. It is its launcher's, if that is
     /// tracked too.
     ///
     /// Context: the function's stack and TCB, bracketed.
@@ -84,28 +84,32 @@ impl Task {
     ///
     /// `task` is the current function of this kernel thread.
     #[cold]
-    pub(super) unsafe fn hand_over_blocks(task: *mut Task) {
+    pub(super) unsafe fn hand_over(task: *mut Task) {
         // SAFETY: the caller's promise: its parent is running here too.
         unsafe {
             let parent = (*task).parent;
-            let is_heir = !parent.is_null() && (*(*parent).tls).is_tracked != 0;
-            gotcha::libgotcha_group_hand_over((*task).group, if is_heir { (*parent).group } else { 0 });
+            if parent.is_null() {
+                gotcha::libgotcha_group_hand_over((*task).group, 0, 0);
+            } else {
+                let heir_tracks = (*(*parent).tls).tracked;
+                gotcha::libgotcha_group_hand_over((*task).group, (*parent).group, heir_tracks.into());
+            }
         }
     }
 
-    /// A function is cancelled: its libset is about to be rolled back, with which its blocks are freed. If they
-    /// are not to be, they are nobody's.
+    /// A function is cancelled: its libset is about to be rolled back, with which what it has is given back. If that is
+    /// not to be, it is nobody's.
     ///
     /// Context: bracketed.
     ///
     /// # Safety
     ///
     /// `task` is the caller's, and not running.
-    pub(super) unsafe fn settle_blocks(task: *mut Task) {
+    pub(super) unsafe fn settle_resources(task: *mut Task) {
         // SAFETY: the caller's promise.
         unsafe {
-            if (*(*task).tls).is_tracked != 0 && !(*task).is_reclaimed {
-                gotcha::libgotcha_group_hand_over((*task).group, 0);
+            if (*(*task).tls).tracked != 0 && !(*task).is_reclaimed {
+                gotcha::libgotcha_group_hand_over((*task).group, 0, 0);
             }
         }
     }

@@ -45,7 +45,7 @@ struct libgotcha_thread {
 	void *interrupted;      /* 144: a ucontext_t: what goes on here after the preemption signal's handler; else NULL */
 	uint32_t locks_held;    /* 152: locks of the program that code on this TCB holds or waits for, if virtual */
 	uint8_t is_donated;     /* 156: it runs on time that a waiter for a lock has donated: see policy_donation.c */
-	uint8_t is_tracked;     /* 157: what code on this TCB allocates is noted, to be freed when it is cancelled */
+	uint8_t tracked;        /* 157: what code on this TCB allocates or opens is noted: LIBGOTCHA_TRACKS_... */
 };
 extern __thread struct libgotcha_thread libgotcha_tls __attribute__((tls_model("initial-exec")));
 
@@ -81,12 +81,12 @@ void *libgotcha_group_prepare(long group, void *function);
  * it has started may use them. */
 void libgotcha_group_finish(long group);
 
-/* Before the first function is tracked (libgotcha_thread.is_tracked), after libgotcha_init(). 0 or a negative errno
- * value. */
-int libgotcha_track_start(void);
-/* What the function in `group` has allocated, and not freed, is its no more, but that of the function in `heir`; 0: of
- * nobody. What is left to it libgotcha_group_renew() frees. In a bracket. */
-void libgotcha_group_hand_over(long group, long heir);
+enum { LIBGOTCHA_TRACKS_HEAP = 1, LIBGOTCHA_TRACKS_DESCRIPTORS = 2 };
+/* Before the first function of which these are noted, after libgotcha_init(). 0 or a negative errno value. */
+int libgotcha_track_start(int what);
+/* What the function in `group` has allocated or opened is its no more. What of that `heir_tracks` is that of the function
+ * in `heir`, the rest nobody's. What is left to it libgotcha_group_renew() gives back. In a bracket. */
+void libgotcha_group_hand_over(long group, long heir, int heir_tracks);
 
 /* Reserves `signal`, before libgotcha_init(): from then on the program's own disposition of it is kept aside,
  * `callbacks.signal` is its handler, and the program cannot block it on a kernel thread whose `owner` is set. */

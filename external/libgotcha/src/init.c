@@ -143,6 +143,8 @@ void libgotcha_set_callbacks(const struct libgotcha_callbacks *callbacks) {
 bool libgotcha_is_shared_code(uintptr_t pc) {
 	if (pc - (uintptr_t) gotcha_entries < (uintptr_t) (gotcha_entries_end - gotcha_entries))
 		return true;
+	if (pc == (uintptr_t) gotcha_system_call_made && !gotcha_part_is_off("made"))
+		return true;
 #ifdef GOTCHA_TESTING
 	if (gotcha_backstop_is_off)
 		return false;

@@ -289,6 +289,9 @@ extern const char gotcha_entries[], gotcha_entries_end[];
 void gotcha_deliver(int signal, siginfo_t *, void *ucontext);
 void gotcha_deliver_deferred(int signal, siginfo_t *, void *ucontext);
 void gotcha_signal_deferred(int signal, siginfo_t *, void *ucontext);
+/* A system call of up to four arguments, after which preemption is deferred once more, from the first instruction on. */
+long gotcha_system_call(long number, long a, long b, long c, long d);
+extern const char gotcha_system_call_made[];
 /* The preemption signal's: calls `callbacks.signal` with preemption deferred from its first instructions on. */
 void gotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
 
@@ -315,7 +318,7 @@ struct rows {
 	size_t length;
 };
 extern struct rows gotcha_rows_donation, gotcha_rows_heap, gotcha_rows_jumps, gotcha_rows_libc_heap, gotcha_rows_loader, gotcha_rows_locale,
-	gotcha_rows_locks, gotcha_rows_process, gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind,
+	gotcha_rows_descriptors, gotcha_rows_locks, gotcha_rows_process, gotcha_rows_signals, gotcha_rows_streams, gotcha_rows_threads, gotcha_rows_unwind,
 	gotcha_rows_valgrind, gotcha_rows_waits;
 int gotcha_valgrind_init(void);
 int gotcha_policy_bind(void);
@@ -434,19 +437,24 @@ void gotcha_tcb_change_pristine(struct libset *set, void (*change)(struct libset
 void gotcha_tcb_start_thread(const struct libset *set);
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to);
 
-/* resources.c: blocks that belong to a function which is tracked, by its libset. In a bracket. */
+/* resources.c: what belongs to a function which is tracked, by its libset. In a bracket. */
 void gotcha_block_add(void *block, long libset);
+void gotcha_descriptor_add(int descriptor, long libset);
+void gotcha_descriptor_remove(int descriptor, long libset);
 /* Returns whose it was; 0: nobody's. Only if any are known. */
 long gotcha_block_remove(const void *block);
-extern _Atomic size_t *gotcha_blocks_len;
+extern _Atomic size_t *gotcha_resources_len;
 /* By whatever told somebody the address of a function's block he was told, too, that there is one. */
-static inline bool gotcha_blocks_are_known(void) {
-	return unlikely(__atomic_load_n((size_t *) gotcha_blocks_len, __ATOMIC_RELAXED) != 0);
+static inline bool gotcha_resources_are_known(void) {
+	return unlikely(__atomic_load_n((size_t *) gotcha_resources_len, __ATOMIC_RELAXED) != 0);
 }
 /* The function in that libset is cancelled. */
 void gotcha_resources_give_back(long libset);
 /* From now on base's own calls that free blocks are seen. */
 int gotcha_heap_watch(void);
+/* policy_descriptors.c: a system call of a tracked function that opens a descriptor, and may block. */
+bool gotcha_descriptors_are_noted(void);
+long gotcha_open(long number, long a, long b, long c, long d);
 
 /* Base's functions that our own code calls while interception is on. */
 extern void *(*gotcha_base_malloc)(size_t);

@@ -544,7 +544,7 @@ bool libgotcha_group_renew(libgotcha_group_t group) {
 		set->has_function = false;
 	} else {
 		set->state = LIBSET_RETIRED;
-		libgotcha_group_hand_over(group, 0);
+		libgotcha_group_hand_over(group, 0, 0);
 	}
 	gotcha_unlock();
 	if (threads && gotcha_config.trace_libsets)

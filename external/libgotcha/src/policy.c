@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 static struct rows *const tables[] = {
-	&gotcha_rows_unwind, &gotcha_rows_donation, &gotcha_rows_heap, &gotcha_rows_libc_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_locale,
+	&gotcha_rows_unwind, &gotcha_rows_descriptors, &gotcha_rows_donation, &gotcha_rows_heap, &gotcha_rows_libc_heap, &gotcha_rows_jumps, &gotcha_rows_loader, &gotcha_rows_locale,
 	&gotcha_rows_locks, &gotcha_rows_process, &gotcha_rows_signals, &gotcha_rows_streams, &gotcha_rows_threads, &gotcha_rows_valgrind,
 	&gotcha_rows_waits,
 };

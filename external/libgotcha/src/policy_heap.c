@@ -59,7 +59,7 @@ static void *init_allocate(struct libset *set, size_t alignment, size_t size) {
 
 /* Context: in the bracket that the guard stands for. */
 static inline bool is_tracked(const struct shared_guard *guard) {
-	return unlikely(THIS.is_tracked) && is_libsets(guard->table);
+	return unlikely(THIS.tracked & LIBGOTCHA_TRACKS_HEAP) && is_libsets(guard->table);
 }
 static inline void note(const struct shared_guard *guard, void *block) {
 	if (is_tracked(guard) && block)
@@ -67,7 +67,7 @@ static inline void note(const struct shared_guard *guard, void *block) {
 }
 /* Before it is freed: afterwards the address may be somebody else's. */
 static inline long take_note(const void *block) {
-	return gotcha_blocks_are_known() ? gotcha_block_remove(block) : 0;
+	return gotcha_resources_are_known() ? gotcha_block_remove(block) : 0;
 }
 
 static void *heap_malloc(size_t size) {

@@ -446,13 +446,19 @@ static bool shorten_timeout(int socket, int option, int64_t begin_ns, struct tim
 	return !CALL(setsockopt, socket, SOL_SOCKET, option, &left, sizeof left);
 }
 
+static long call_on_socket(int row, SIX_PARAMETERS) {
+	if ((row == ROW_accept || row == ROW_accept4) && gotcha_descriptors_are_noted())
+		return gotcha_open(SYS_accept4, a, b, c, row == ROW_accept4 ? d : 0);
+	return ((forwarded *) definition(row))(SIX_ARGUMENTS);
+}
+
 /* `begin_ns` 0: at the first interruption. */
 static long on_socket(int row, int option, short event, int64_t begin_ns, SIX_PARAMETERS) {
 	struct wait wait;
 	wait_begin(&wait, NULL);
 	struct timeval whole;
 	for (bool is_shortened = false;; ) {
-		long result = ((forwarded *) definition(row))(SIX_ARGUMENTS);
+		long result = call_on_socket(row, SIX_ARGUMENTS);
 		bool is_over = !again(&wait, result);
 		if (is_shortened)
 			CALL(setsockopt, a, SOL_SOCKET, option, &whole, sizeof whole);

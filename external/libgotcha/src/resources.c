@@ -1,7 +1,10 @@
-/* What functions have that a cancel is to give back: blocks of the heap, for functions that ask for it.
+/* What functions have that a cancel is to give back: blocks of the heap and descriptors, for functions that ask for it.
  *
- * One table of the process, by address, so that whoever frees a block takes it out; each entry is also in a list
- * of the libset in which the block was allocated. Of functions that have returned nothing is in it.
+ * One table of the process, by address or number, so that whoever frees a block takes it out; each entry is also in a list
+ * of the libset whose function it belongs to. Of functions that have returned nothing is in it.
+ *
+ * Descriptors are taken out by the function that closes them with close() alone. Before one is closed it is compared with
+ * what it was when it was noted, since others may have closed it, and the number may be theirs.
  *
  * The lock is a leaf: whoever holds it calls nothing. A fork is not kept from happening meanwhile, since whoever is
  * forking may wait for what another thread holds that waits for this one. Instead the kernel wipes lock and table in
@@ -14,11 +17,13 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 struct resource {
-	uintptr_t block;
+	uintptr_t key;                  /* the block's address; or twice the descriptor, plus 1, which no block's is */
+	uint64_t identity;              /* of the file */
 	struct resource *next;          /* in its bucket, or of those that are not in use */
 	struct resource *newer, *older; /* of the same libset */
 	long libset;
@@ -36,7 +41,7 @@ struct resources {
 /* NULL: no function has asked for it. */
 static struct resources *all;
 static _Atomic size_t none;
-_Atomic size_t *gotcha_blocks_len = &none;
+_Atomic size_t *gotcha_resources_len = &none;
 
 /* ------------------------------------------------------------------ the lock */
 
@@ -62,9 +67,9 @@ static void *map(size_t size_bytes) {
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Fibonacci hashing: the product's high bits depend on all of the address. */
-static struct resource **bucket_of(uintptr_t block) {
-	uint64_t product = (uint64_t) block * 0x9e3779b97f4a7c15u;
+/* Fibonacci hashing: the product's high bits depend on all of the key. */
+static struct resource **bucket_of(uintptr_t key) {
+	uint64_t product = (uint64_t) key * 0x9e3779b97f4a7c15u;
 	return &all->buckets[product >> (__builtin_clzll(all->buckets_len) + 1)];
 }
 
@@ -78,7 +83,7 @@ static bool grow(void) {
 	all->buckets_len = length;
 	for (size_t i = 0; i < old_length; i++)
 		for (struct resource *entry = old[i], *next; entry; entry = next) {
-			struct resource **bucket = bucket_of(entry->block);
+			struct resource **bucket = bucket_of(entry->key);
 			next = entry->next;
 			entry->next = *bucket;
 			*bucket = entry;
@@ -123,7 +128,7 @@ static void unlink_from(struct resource *entry) {
 
 /* Out of its bucket, and not in use any more. */
 static void forget(struct resource *entry) {
-	struct resource **at = bucket_of(entry->block);
+	struct resource **at = bucket_of(entry->key);
 	while (*at != entry)
 		at = &(*at)->next;
 	*at = entry->next;
@@ -132,49 +137,91 @@ static void forget(struct resource *entry) {
 	all->length--;
 }
 
-/* ------------------------------------------------------------------ blocks */
+static struct resource *find(uintptr_t key) {
+	struct resource *entry = all->buckets_len ? *bucket_of(key) : NULL;
+	while (entry && entry->key != key)
+		entry = entry->next;
+	return entry;
+}
 
-/* Without memory to note it, a cancel leaks the block. */
+/* Without memory to note it, a cancel leaks it. */
+static void add(uintptr_t key, uint64_t identity, long libset) {
+	struct resource *entry = all->length < all->buckets_len || grow() ? take_unused() : NULL;
+	if (!entry)
+		return;
+	struct resource **bucket = bucket_of(key);
+	entry->key = key;
+	entry->identity = identity;
+	entry->next = *bucket;
+	*bucket = entry;
+	all->length++;
+	link_to(entry, libset);
+}
+
+static void drop(struct resource *entry) {
+	unlink_from(entry);
+	forget(entry);
+}
+
+/* ------------------------------------------------------------------ blocks and descriptors */
+
 void gotcha_block_add(void *block, long libset) {
 	int saved_errno = errno;
 	lock_resources();
-	struct resource *entry = all->length < all->buckets_len || grow() ? take_unused() : NULL;
-	if (entry) {
-		struct resource **bucket = bucket_of((uintptr_t) block);
-		entry->block = (uintptr_t) block;
-		entry->next = *bucket;
-		*bucket = entry;
-		all->length++;
-		link_to(entry, libset);
-	}
+	add((uintptr_t) block, 0, libset);
 	unlock_resources();
 	errno = saved_errno;
 }
 
 long gotcha_block_remove(const void *block) {
-	long libset = 0;
 	lock_resources();
-	struct resource *entry = all->buckets_len ? *bucket_of((uintptr_t) block) : NULL;
-	while (entry && entry->block != (uintptr_t) block)
-		entry = entry->next;
-	if (entry) {
-		libset = entry->libset;
-		unlink_from(entry);
-		forget(entry);
-	}
+	struct resource *entry = find((uintptr_t) block);
+	long libset = entry ? entry->libset : 0;
+	if (entry)
+		drop(entry);
 	unlock_resources();
 	return libset;
 }
 
+static bool is_descriptor(uintptr_t key) {
+	return key & 1;
+}
+
+/* 0: it is not open. */
+static uint64_t file_identity(int descriptor) {
+	struct stat file;
+	if (raw_syscall(SYS_fstat, descriptor, (long) &file, 0, 0))
+		return 0;
+	return (uint64_t) file.st_dev * 0x9e3779b97f4a7c15u ^ (file.st_ino + 1);
+}
+
+/* What is known of the number is out of date. */
+void gotcha_descriptor_add(int descriptor, long libset) {
+	uintptr_t key = 2 * (uintptr_t) descriptor + 1;
+	uint64_t identity = file_identity(descriptor);
+	int saved_errno = errno;
+	lock_resources();
+	struct resource *former = find(key);
+	if (former)
+		drop(former);
+	add(key, identity, libset);
+	unlock_resources();
+	errno = saved_errno;
+}
+
+void gotcha_descriptor_remove(int descriptor, long libset) {
+	lock_resources();
+	struct resource *entry = find(2 * (uintptr_t) descriptor + 1);
+	if (entry && entry->libset == libset)
+		drop(entry);
+	unlock_resources();
+}
+
 /* ------------------------------------------------------------------ functions */
 
-/* Blocks of the executable's own malloc() are freed there without our knowing. The C library's are freed by calls that go
- * through our rows; base's own calls have to from now on. */
 static int start(void) {
 	if (all)
 		return 0;
-	if (gotcha_object_at((uintptr_t) gotcha_base_malloc) != gotcha_libc)
-		return gotcha_fail(ENOSYS, "a heap that is not the C library's cannot be reclaimed");
 	struct resources *made = mmap(NULL, sizeof *made, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (made == MAP_FAILED)
 		return gotcha_fail(ENOMEM, "no memory for a table of blocks");
@@ -183,35 +230,46 @@ static int start(void) {
 		munmap(made, sizeof *made);
 		return gotcha_fail(error, "the kernel does not wipe memory in the child of a fork: %s", strerror(error));
 	}
-	int error = gotcha_heap_watch();
-	if (error) {
-		munmap(made, sizeof *made);
-		return error;
-	}
 	all = made;
-	gotcha_blocks_len = &made->length;
+	gotcha_resources_len = &made->length;
 	return 0;
 }
 
-int libgotcha_track_start(void) {
+/* Blocks of the executable's own malloc() are freed there without our knowing. The C library's are freed by calls that go
+ * through our rows; base's own calls have to from now on. */
+static int start_heap(void) {
+	if (gotcha_object_at((uintptr_t) gotcha_base_malloc) != gotcha_libc)
+		return gotcha_fail(ENOSYS, "a heap that is not the C library's cannot be reclaimed");
+	return gotcha_heap_watch();
+}
+
+int libgotcha_track_start(int what) {
+	static _Atomic int started;
+	if ((started & what) == what)
+		return 0;
 	struct hosted_guard guard;
 	gotcha_hosted_enter(&guard);
 	gotcha_lock();
 	int error = start();
+	if (!error && what & ~started & LIBGOTCHA_TRACKS_HEAP)
+		error = start_heap();
+	if (!error)
+		started |= what;
 	gotcha_unlock();
 	gotcha_hosted_leave(&guard);
 	return error;
 }
 
-void libgotcha_group_hand_over(long group, long heir) {
-	if (!gotcha_blocks_are_known())
+void libgotcha_group_hand_over(long group, long heir, int heir_tracks) {
+	if (!gotcha_resources_are_known())
 		return;
 	struct shared_guard guard;
 	shared_enter(&guard);
 	lock_resources();
 	for (struct resource *entry; (entry = all->newest[group]); ) {
+		int kind = is_descriptor(entry->key) ? LIBGOTCHA_TRACKS_DESCRIPTORS : LIBGOTCHA_TRACKS_HEAP;
 		unlink_from(entry);
-		if (heir)
+		if (heir_tracks & kind)
 			link_to(entry, heir);
 		else
 			forget(entry);
@@ -220,22 +278,29 @@ void libgotcha_group_hand_over(long group, long heir) {
 	shared_leave(&guard);
 }
 
-/* Some at a time, since what is freed is freed without the lock. Others that free blocks of the function, though they may
- * not, find them here or not at all. */
+/* Some at a time, since that is done without the lock. Others that free blocks of the function, though they may not, find
+ * them here or not at all. */
 void gotcha_resources_give_back(long group) {
 	enum { AT_A_TIME = 64 };
-	uintptr_t blocks[AT_A_TIME];
+	struct {
+		uintptr_t key;
+		uint64_t identity;
+	} taken[AT_A_TIME];
 	size_t length = AT_A_TIME;
-	while (length == AT_A_TIME && gotcha_blocks_are_known()) {
+	while (length == AT_A_TIME && gotcha_resources_are_known()) {
 		length = 0;
 		lock_resources();
-		for (struct resource *entry; length < AT_A_TIME && (entry = all->newest[group]); ) {
-			blocks[length++] = entry->block;
-			unlink_from(entry);
-			forget(entry);
+		for (struct resource *entry; length < AT_A_TIME && (entry = all->newest[group]); length++) {
+			taken[length].key = entry->key;
+			taken[length].identity = entry->identity;
+			drop(entry);
 		}
 		unlock_resources();
-		for (size_t i = 0; i < length; i++)
-			gotcha_base_free((void *) blocks[i]);
+		for (size_t i = 0; i < length; i++) {
+			if (!is_descriptor(taken[i].key))
+				gotcha_base_free((void *) taken[i].key);
+			else if (file_identity(taken[i].key / 2) == taken[i].identity)
+				raw_syscall(SYS_close, taken[i].key / 2, 0, 0, 0);
+		}
 	}
 }

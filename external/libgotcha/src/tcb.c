@@ -344,7 +344,7 @@ static void reset_state(struct libgotcha_thread *state) {
 	state->interrupted = NULL;
 	state->locks_held = 0;
 	state->is_donated = 0;
-	state->is_tracked = 0;
+	state->tracked = 0;
 	state->calls_end = state->calls;
 	if (unlikely(state->shell))
 		gotcha_shell_abandon(state);
