@@ -135,7 +135,7 @@
 //! | `LIBGOTCHA_NUMGROUPS` | most libsets that may exist |
 //! | `LIBGOTCHA_SHARED` | colon-separated file names of libraries that are not copied: every call of them runs in the one original, unpreempted |
 //! | `LIBGOTCHA_SKIP` | colon-separated names of programs in which every launch fails, with nothing intercepted |
-//! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired, and if the dynamic linker has to make them |
+//! | `LIBGOTCHA_TRACE` | `libsets`: a line on standard error for each libset made or retired, and if the dynamic linker has to make them; `calls`: for each call from inside a function that the original libraries carry out, or a wrapper of this library's; `signals`: for each expiry that stops a function or cannot, and each signal of the program's of the same number; several with commas in between |
 //! | `LIBGOTCHA_LOADER` | who makes the copies, and nobody else then: `clone` (this library), `dlmopen` (the dynamic linker); by default `clone`, and `dlmopen` where that cannot |
 //! | `LIBGOTCHA_GDB` | `1`: debuggers are told of the `clone` engine's copies; they then read each library once for each |
 //! | `LIBGOTCHA_NOFSGSBASE` | set: the thread pointer is set by a system call, even where an instruction could |

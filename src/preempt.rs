@@ -13,6 +13,7 @@ use libc::{c_int, c_void, siginfo_t, ucontext_t};
 use libsignal::SignalSet;
 use libtimetravel::raw::{self, Gate, Return};
 use std::cell::UnsafeCell;
+use std::ffi::CStr;
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -56,6 +57,14 @@ pub(crate) fn set_callbacks() {
     };
     // SAFETY: the callbacks are written for the contexts that they are called in.
     unsafe { gotcha::libgotcha_set_callbacks(&callbacks) };
+}
+
+/// With `LIBGOTCHA_TRACE=signals`, a line on standard error: what happened, and a number with its unit.
+///
+/// Context: any, handlers included.
+pub(crate) fn trace(event: &CStr, number: u64, unit: &CStr) {
+    // SAFETY: the strings end.
+    unsafe { gotcha::libgotcha_trace_signal(event.as_ptr(), number as i64, unit.as_ptr()) };
 }
 
 // ---------------------------------------------------------------------------------- the gate
@@ -372,6 +381,7 @@ unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
         if now_ns < deadline_ns {
             (*thread).arm(now_ns, deadline_ns);
         } else if !current.is_null() {
+            trace(c"expiry: preemption is deferred, after the deadline by", (now_ns - deadline_ns) / 1000, c" us");
             (*thread).counters().deferred.add_one();
             Task::set_pending(current);
         }
@@ -384,6 +394,7 @@ unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) -> bo
     unsafe {
         match judge(thread, uc, now_ns) {
             Verdict::LookAgainAt(at_ns) => {
+                trace(c"expiry: not here or not yet, again in", (at_ns - now_ns) / 1000, c" us");
                 (*thread).arm(now_ns, at_ns);
                 false
             }
@@ -480,9 +491,11 @@ unsafe fn on_foreign_signal(signal: c_int, mut foreign: Foreign, uc: *mut uconte
         if let Some(thread) = thread.as_ref() {
             thread.counters().forwarded_signals.add_one();
         }
+        trace(c"the program's: signal", signal as u64, c"");
         if gotcha::libgotcha_forward_signal(signal, &mut foreign.info, uc.cast()) || thread.is_null() {
             return;
         }
+        trace(c"the program's, held because it is blocked: signal", signal as u64, c"");
         if (*thread).current.load(Relaxed).is_null() {
             // Blocked in the kernel too, once the handler returns, and pending there again.
             (*thread).quieten();

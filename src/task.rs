@@ -1163,7 +1163,9 @@ impl Task {
         // SAFETY: the caller's promise: the chain is this thread's.
         unsafe {
             if (*task).deadline_ns != 0 {
-                (*thread).counters().count_overshoot(now_ns.saturating_sub((*task).deadline_ns));
+                let late_ns = now_ns.saturating_sub((*task).deadline_ns);
+                (*thread).counters().count_overshoot(late_ns);
+                preempt::trace(c"preempted, after the deadline by", late_ns / 1000, c" us");
             }
             (*task).stopped_ns = now_ns;
             let innermost = (*thread).current.load(Relaxed);

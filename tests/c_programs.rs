@@ -249,6 +249,28 @@ fn passes_with_shared(source: &str, libraries: &[&str], environments: &[(&str, &
     }
 }
 
+/// Parameters and results are the same where calls are traced.
+#[test]
+fn traced_calls() {
+    let folder = scratch();
+    let library = folder.path().join("libshared.so");
+    build_library("shared_library.c", &library);
+    build_library("shared_caller.c", &folder.path().join("libcaller.so"));
+    let (program, caller) = (folder.path().join("program"), folder.path().join("libcaller.so"));
+    let libraries = [&library, &caller].map(|path| path.to_str().expect("a path that is text"));
+    build("shared.c", &program, &[], &["-linger", "-Wl,--no-as-needed", libraries[0], libraries[1]]);
+    for engine in ["dlmopen", "clone"] {
+        let environment =
+            [("LIBGOTCHA_LOADER", engine), ("LIBGOTCHA_SHARED", "libshared.so"), ("LIBGOTCHA_TRACE", "calls")];
+        let output = start(&program, &[], &environment);
+        assert!(output.status.success(), "{}", describe(engine, &output));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        for call in ["shared_add of libshared.so\n", "shared_long_double of libshared.so\n", "malloc\n"] {
+            assert!(errors.contains(call), "{call}: {}", describe(engine, &output));
+        }
+    }
+}
+
 #[test]
 fn calls_of_a_shared_library() {
     let shared = "libshared_library.c.so";

@@ -92,6 +92,7 @@ fn nonsense_gets_one_line_and_is_ignored() {
             ("LIBGOTCHA_NUMGROUPS", "99999999999999999999999"),
             ("LIBGOTCHA_LOADER", "magic"),
             ("LIBGOTCHA_TRACE", "everything"),
+            ("LIBGOTCHA_TRACE", "calls,everything,signals"),
             ("LIBGOTCHA_NUMGRUOPS", "3"),
         ] {
             let stderr = succeed(&mut with(NAME, &[(variable, value)]));
@@ -105,6 +106,65 @@ fn nonsense_gets_one_line_and_is_ignored() {
         assert!(launch(|| (), u64::MAX).unwrap().is_completion());
     }
     assert!(concurrency_limit() >= 11);
+}
+
+/// What is traced is told, and nothing else, and it does what it does without.
+#[test]
+fn traces() {
+    const NAME: &str = "traces";
+    if !is_child(NAME) {
+        let stderr_with = |words| {
+            let mut command = with(NAME, &[("LIBGOTCHA_TRACE", words)]);
+            let output = support::output(&mut command);
+            assert!(output.status.success(), "{output:?}");
+            // By the C library, from inside.
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1.500 text 12\n"), "{output:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let count = |stderr: &str, what: &str| {
+            let lines = own_lines(stderr).into_iter();
+            lines.filter(|line| line.split(' ').nth(2) == Some(&format!("{what}:"))).count()
+        };
+        for (words, traced) in [
+            ("", [false, false, false]),
+            ("libsets", [true, false, false]),
+            ("calls", [false, true, false]),
+            ("signals", [false, false, true]),
+            ("signals,libsets,calls", [true, true, true]),
+        ] {
+            let stderr = stderr_with(words);
+            let found = ["libsets", "calls", "signals"].map(|what| count(&stderr, what) > 0);
+            assert_eq!(found, traced, "{words}: {stderr}");
+            for (word, line) in [
+                ("calls", "libset 1: malloc"),
+                ("calls", "libset 1: printf"),
+                ("calls", "libset 1: raise"),
+                ("signals", "preempted, after the deadline by "),
+                ("signals", "expiry: preemption is deferred, after the deadline by "),
+                ("signals", "the program's: signal 14"),
+            ] {
+                assert_eq!(stderr.contains(line), words.contains(word), "{words}, {line}: {stderr}");
+            }
+        }
+        return;
+    }
+    extern "C" fn ignore(_signal: libc::c_int) {}
+    // SAFETY: the handler does nothing; the format fits its arguments.
+    unsafe { libc::signal(libc::SIGALRM, ignore as *const () as usize) };
+    let work = || {
+        let text = std::ffi::CString::new("text").unwrap();
+        // SAFETY: as above; there is no such signal, and no such process.
+        unsafe {
+            libc::printf(c"%.3f %s %d\n".as_ptr(), 1.5, text.as_ptr(), 12);
+            assert_eq!(libc::kill(i32::MAX, 0), -1);
+            assert_eq!(*libc::__errno_location(), libc::ESRCH);
+            libc::raise(libc::SIGALRM);
+        }
+        inger::no_preempt(|| support::compute(Duration::from_millis(5)));
+        support::compute(Duration::from_millis(5));
+        7
+    };
+    assert_eq!(support::finish(launch(work, 1_000).unwrap(), 1_000).0, 7);
 }
 
 #[test]

@@ -207,6 +207,9 @@ unsafe extern "C" {
     pub fn libgotcha_find_place(address: usize, arg1: *mut libgotcha_place) -> bool;
 }
 unsafe extern "C" {
+    pub fn libgotcha_trace_signal(event: *const ::core::ffi::c_char, number: i64, unit: *const ::core::ffi::c_char);
+}
+unsafe extern "C" {
     pub fn libgotcha_is_trampoline(pc: usize) -> bool;
 }
 pub const LIBGOTCHA_LANDS_OUTSIDE: libgotcha_landing = 0;

@@ -28,7 +28,10 @@
  *                        exception
  *   LIBGOTCHA_SKIP       colon-separated names of programs in which libgotcha stays dormant
  *   LIBGOTCHA_TRACE      "libsets": a line on standard error for each libset made or retired, and
- *                        if the default engine cannot make them
+ *                        if the default engine cannot make them; "calls": for each call from inside
+ *                        a libset, on a control library's thread pointer, that has a row in the
+ *                        policy table or is a shared library's; "signals": for what the control
+ *                        library does with the preemption signal; several with commas in between
  *   LIBGOTCHA_GDB        "1": debuggers are told of the clone engine's copies
  *   LIBGOTCHA_NOFSGSBASE set: thread pointers are set by a system call even where an instruction could
  */

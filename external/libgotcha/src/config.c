@@ -62,6 +62,121 @@ void gotcha_trace_failure(void) {
 		gotcha_trace("libsets", "stays in the starting libset: %s", cause);
 }
 
+/* ------------------------------------------------------------------ trace of what happens inside functions
+ *
+ * Written where nothing may be called: in the middle of functions, in any libset, in signal handlers. So by system calls,
+ * from the stack. */
+
+struct line {
+	char text[256];
+	size_t length;
+};
+
+static void put(struct line *line, const char *text) {
+	while (*text && line->length < sizeof line->text - 1)
+		line->text[line->length++] = *text++;
+}
+
+static void put_number(struct line *line, int64_t number, int digits) {
+	char text[24], *first = text + sizeof text;
+	uint64_t rest = number < 0 ? -(uint64_t) number : (uint64_t) number;
+	*--first = '\0';
+	for (; rest || digits > 0; rest /= 10, digits--)
+		*--first = '0' + rest % 10;
+	if (number < 0)
+		*--first = '-';
+	put(line, first);
+}
+
+static void begin_line(struct line *line, const char *what) {
+	struct timespec now;
+	raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long) &now, 0, 0);
+	line->length = 0;
+	put(line, "libgotcha ");
+	put_number(line, now.tv_sec, 1);
+	put(line, ".");
+	put_number(line, now.tv_nsec / 1000, 6);
+	put(line, " ");
+	put(line, what);
+	put(line, ": thread ");
+	put_number(line, raw_syscall(SYS_gettid, 0, 0, 0, 0), 1);
+	put(line, ": ");
+}
+
+static void end_line(struct line *line) {
+	line->text[line->length++] = '\n';
+	raw_syscall(SYS_write, STDERR_FILENO, (long) line->text, line->length, 0);
+}
+
+void libgotcha_trace_signal(const char *event, int64_t number, const char *unit) {
+	if (!gotcha_config.trace_signals)
+		return;
+	struct line line;
+	begin_line(&line, "signals");
+	put(&line, event);
+	put(&line, " ");
+	put_number(&line, number, 1);
+	put(&line, unit);
+	end_line(&line);
+}
+
+/* Calls from inside functions that are carried out by the original libraries, or by a wrapper of ours: those of rows, and of
+ * shared libraries.  Our own calls there are made in brackets. */
+static bool is_traced_call(void) {
+	return THIS.is_virtual && THIS.set && THIS.table != gotcha_starting_table;
+}
+
+static void trace_call(const char *name, const char *suffix, const char *library) {
+	struct line line;
+	begin_line(&line, "calls");
+	put(&line, "libset ");
+	put_number(&line, THIS.set->number, 1);
+	put(&line, ": ");
+	put(&line, name);
+	put(&line, suffix);
+	put(&line, library);
+	end_line(&line);
+}
+
+enum { TRACED_MAX = 1024 };
+void *gotcha_traced_targets[TRACED_MAX];
+static const struct row *traced[TRACED_MAX];
+static size_t traced_len;
+
+int gotcha_trace_calls_of(struct row *row) {
+	for (size_t i = 0; i < traced_len; i++)
+		if (traced[i] == row)
+			return 0;
+	void *entry = traced_len < TRACED_MAX ? gotcha_row_entry(traced_len) : NULL;
+	if (!entry)
+		return gotcha_fail(ENOMEM, "no room to trace calls of %s", row->name);
+	gotcha_traced_targets[traced_len] = row->wrapper ? row->wrapper : row->base;
+	traced[traced_len++] = row;
+	row->wrapper = entry;
+	return 0;
+}
+
+void gotcha_trace_row(size_t number) {
+	if (is_traced_call())
+		trace_call(traced[number]->name, "", "");
+}
+
+/* A function of a shared library, by the symbol that has its address. */
+void gotcha_trace_slot(size_t slot) {
+	if (!is_traced_call())
+		return;
+	uintptr_t function = (uintptr_t) gotcha_slot_function(slot);
+	const struct object *object = gotcha_object_at(function);
+	const char *name = "?";
+	size_t length = object ? gotcha_object_symbols_len(object) : 0;
+	for (size_t i = 1; i < length; i++)
+		if (object->symbols[i].st_shndx != SHN_UNDEF && object->base + object->symbols[i].st_value == function)
+			name = object->strings + object->symbols[i].st_name;
+	trace_call(name, " of ", object ? object->name : "?");
+}
+
+/* ------------------------------------------------------------------ what is read */
+
 static void warn(const char *variable, const char *value, const char *why) {
 	char line[512];
 	int used = snprintf(line, sizeof line, "libgotcha: %s=%s ignored: %s\n", variable, value, why);
@@ -99,8 +214,12 @@ static void read_trace(const char *value) {
 	while (list && (word = strsep(&rest, ","))) {
 		if (!strcmp(word, "libsets"))
 			gotcha_config.trace_libsets = true;
+		else if (!strcmp(word, "calls"))
+			gotcha_config.trace_calls = true;
+		else if (!strcmp(word, "signals"))
+			gotcha_config.trace_signals = true;
 		else if (*word)
-			warn("LIBGOTCHA_TRACE", word, "the only word is libsets");
+			warn("LIBGOTCHA_TRACE", word, "the words are calls, libsets and signals");
 	}
 	free(list);
 }

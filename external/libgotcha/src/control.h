@@ -115,6 +115,10 @@ struct libgotcha_place {
 };
 bool libgotcha_find_place(uintptr_t address, struct libgotcha_place *);
 
+/* With LIBGOTCHA_TRACE=signals, a line on standard error: what happened to a signal, and a number with its unit. For
+ * handlers too. */
+void libgotcha_trace_signal(const char *event, int64_t number, const char *unit);
+
 /* Is there code at `pc` through which calls are sent on? It has no frame of its own, and no unwind information. */
 bool libgotcha_is_trampoline(uintptr_t pc);
 

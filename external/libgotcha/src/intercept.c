@@ -34,6 +34,7 @@ static size_t slots_len;
 static atomic_flag slots_lock = ATOMIC_FLAG_INIT;
 static unsigned char *chunks[CHUNKS];
 static unsigned char *entries[CHUNKS];         /* into the thunk; NULL where no function is shared */
+static unsigned char *row_entries;              /* of rows whose calls are traced, or NULL */
 static uint32_t by_function[HASH_SIZE];         /* slot + 1 */
 
 /* Words that interception has rewritten, to be able to look at them again. */
@@ -83,24 +84,24 @@ static void write_entry(unsigned char *code, size_t slot, const void *thunk_word
 
 /* A chunk is written whole and made executable before any of its addresses is handed out: no page
  * is ever writable and executable. */
-static int make_chunk(unsigned char **chunks, size_t chunk) {
+static int make_chunk(unsigned char **made, size_t first, void (*thunk)(void)) {
 	size_t slots_size = CHUNK_SLOTS * TRAMPOLINE_SIZE, size = slots_size + PAGE_SIZE;
 	unsigned char *code = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (code == MAP_FAILED)
 		return gotcha_fail(errno, "mmap of trampolines: %s", strerror(errno));
-	void (**thunk)(void) = (void *) (code + slots_size);
-	*thunk = gotcha_thunk;
+	void (**thunk_word)(void) = (void *) (code + slots_size);
+	*thunk_word = thunk;
 	for (size_t i = 0; i < CHUNK_SLOTS; i++)
-		if (chunks == entries)
-			write_entry(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i, thunk);
+		if (thunk)
+			write_entry(code + i * TRAMPOLINE_SIZE, first + i, thunk_word);
 		else
-			write_trampoline(code + i * TRAMPOLINE_SIZE, chunk * CHUNK_SLOTS + i);
+			write_trampoline(code + i * TRAMPOLINE_SIZE, first + i);
 	if (mprotect(code, size, PROT_READ | PROT_EXEC)) {
 		int error = errno;
 		munmap(code, size);
 		return gotcha_fail(error, "mprotect of trampolines (is executable memory forbidden?): %s", strerror(error));
 	}
-	chunks[chunk] = code;
+	*made = code;
 	return 0;
 }
 
@@ -111,7 +112,7 @@ int gotcha_trampolines_init(void) {
 	/* the child of a fork has only the forking thread: whoever had the lock is not there */
 	if (pthread_atfork(NULL, NULL, unlock_slots))
 		return gotcha_fail(ENOMEM, "no memory to register for forks");
-	return make_chunk(chunks, 0);
+	return make_chunk(&chunks[0], 0, NULL);
 }
 
 static void *trampoline_of(size_t slot) {
@@ -162,7 +163,8 @@ static const void *once_proxy(void) {
 
 static int find_entry(size_t slot, void **entry) {
 	size_t chunk = slot / CHUNK_SLOTS;
-	int error = entries[chunk] ? 0 : make_chunk(entries, chunk);
+	void (*thunk)(void) = gotcha_config.trace_calls ? gotcha_trace_slot_thunk : gotcha_thunk;
+	int error = entries[chunk] ? 0 : make_chunk(&entries[chunk], chunk * CHUNK_SLOTS, thunk);
 	*entry = error ? NULL : entries[chunk] + slot % CHUNK_SLOTS * TRAMPOLINE_SIZE;
 	return error;
 }
@@ -193,7 +195,8 @@ static void *find_or_add_slot(void *function) {
 	for (; by_function[at]; at = (at + 1) % HASH_SIZE)
 		if (slots[by_function[at] - 1].function == function)
 			return trampoline_of(by_function[at] - 1);
-	if (slots_len == MAX_SLOTS || (!chunks[slots_len / CHUNK_SLOTS] && make_chunk(chunks, slots_len / CHUNK_SLOTS))
+	size_t chunk = slots_len / CHUNK_SLOTS;
+	if (slots_len == MAX_SLOTS || (!chunks[chunk] && make_chunk(&chunks[chunk], chunk * CHUNK_SLOTS, NULL))
 	 || fill_slot(slots_len, function))
 		return NULL;
 	by_function[at] = slots_len + 1;
@@ -217,13 +220,26 @@ void *gotcha_behind_trampoline(const void *address) {
 	return (void *) address;
 }
 
+static bool is_in_chunk(const unsigned char *chunk, uintptr_t pc) {
+	return chunk && pc - (uintptr_t) chunk < CHUNK_SLOTS * TRAMPOLINE_SIZE;
+}
+
 /* Context: any. What is in the chunks has been there since before their addresses were handed out. */
 bool libgotcha_is_trampoline(uintptr_t pc) {
-	for (size_t i = 0; i < CHUNKS; i++)
-		if ((chunks[i] && pc - (uintptr_t) chunks[i] < CHUNK_SLOTS * TRAMPOLINE_SIZE)
-		 || (entries[i] && pc - (uintptr_t) entries[i] < CHUNK_SLOTS * TRAMPOLINE_SIZE))
-			return true;
-	return false;
+	bool found = is_in_chunk(row_entries, pc);
+	for (size_t i = 0; !found && i < CHUNKS; i++)
+		found = is_in_chunk(chunks[i], pc) || is_in_chunk(entries[i], pc);
+	return found;
+}
+
+void *gotcha_slot_function(size_t slot) {
+	return slots[slot].function;
+}
+
+void *gotcha_row_entry(size_t number) {
+	if (number >= CHUNK_SLOTS || (!row_entries && make_chunk(&row_entries, 0, gotcha_trace_row_thunk)))
+		return NULL;
+	return row_entries + number * TRAMPOLINE_SIZE;
 }
 
 /* ------------------------------------------------------------------ GOTs */

@@ -264,6 +264,9 @@ void *gotcha_trampoline(void *function);
 /* The base function that the trampoline at `address` stands for; other addresses as they are. */
 void *gotcha_behind_trampoline(const void *address);
 void gotcha_table_fill(struct libset *);
+void *gotcha_slot_function(size_t slot);
+/* Code that goes on to the traced row of that number by gotcha_trace_row_thunk(); NULL: there is no room. */
+void *gotcha_row_entry(size_t number);
 /* All that have not been yet. One that fails does not stop the others; returns the first failure. */
 int gotcha_intercept_objects(void);
 /* Writes every intercepted word again that another thread's lazy binding has overwritten; returns how many. */
@@ -299,6 +302,9 @@ void gotcha_signal_entry(int signal, siginfo_t *, void *ucontext);
 
 /* What a libset's entry for a shared function jumps to. */
 void gotcha_thunk(void);
+/* The same, and the entries of rows, if calls are traced: see config.c. */
+void gotcha_trace_slot_thunk(void);
+void gotcha_trace_row_thunk(void);
 int gotcha_calls_init(void);
 /* A longjmp on `tcb`, whose state is `state`, is about to land. Takes off the calls that it leaves, gives the TCB the
  * table of the oldest one's caller, and returns how many go on. */
@@ -546,7 +552,7 @@ struct config {
 	char *shared[64];
 	size_t shared_len;
 	bool engine_is_chosen;          /* by the user */
-	bool trace_libsets;
+	bool trace_libsets, trace_calls, trace_signals;
 	bool tells_debugger;
 };
 extern struct config gotcha_config;
@@ -555,6 +561,8 @@ int gotcha_config_share(const char *library);
 /* Records the cause and returns -`error`. */
 int gotcha_fail(int error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gotcha_trace(const char *what, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Makes calls of a row's function tell of themselves, once. */
+int gotcha_trace_calls_of(struct row *);
 /* Traces what gotcha_fail() has recorded, where work goes on without. */
 void gotcha_trace_failure(void);
 void gotcha_lock(void);

@@ -89,7 +89,7 @@ static int bind_row(const struct rows *table, struct row *row) {
 			return gotcha_fail(ENOMEM, "the policy table is full");
 	}
 	by_address[at] = row;
-	return 0;
+	return gotcha_config.trace_calls ? gotcha_trace_calls_of(row) : 0;
 }
 
 /* Variables of the C library that are one per process.  Its copies reach them through their GOTs,

@@ -23,6 +23,7 @@
 
 	.hidden	libgotcha_tls, gotcha_shared_table, gotcha_shared_hook, gotcha_base_errno_offset, gotcha_vector_state_bytes
 	.hidden	gotcha_calls_make, gotcha_calls_skip, gotcha_thunk_personality, libgotcha_run_hook, libgotcha_take_pending
+	.hidden	gotcha_trace_row, gotcha_trace_slot, gotcha_traced_targets
 
 	.text
 
@@ -157,6 +158,35 @@ gotcha_thunk_returned:
 	jmp	.Lreserve
 	.cfi_endproc
 	.size	gotcha_thunk, . - gotcha_thunk
+
+/* The call at hand is told to a C function by its number. */
+.macro TELL function
+	PUSHED	r11
+	PUSHED	rdi
+	mov	%r11, %rdi
+	CALL_PRESERVING \function
+	POPPED	rdi
+	POPPED	r11
+.endm
+
+/* LIBGOTCHA_TRACE=calls: what entries jump to then.  in: r11 = number; everything else belongs to the call */
+FUNCTION gotcha_trace_row_thunk
+	.cfi_startproc
+	TELL	gotcha_trace_row
+	PUSHED	rax
+	lea	gotcha_traced_targets(%rip), %rax
+	mov	(%rax,%r11,8), %r11
+	POPPED	rax
+	jmp	*%r11
+	.cfi_endproc
+	.size	gotcha_trace_row_thunk, . - gotcha_trace_row_thunk
+
+FUNCTION gotcha_trace_slot_thunk
+	.cfi_startproc
+	TELL	gotcha_trace_slot
+	jmp	gotcha_thunk
+	.cfi_endproc
+	.size	gotcha_trace_slot_thunk, . - gotcha_trace_slot_thunk
 
 /* Where an exception that leaves a shared function comes to: closes the bracket, and lets it go on from the caller.
  *
