@@ -77,7 +77,7 @@ includedir=$prefix/include
 mandir=$prefix/share/man/man3
 cmakedir=$libdir/cmake/inger
 manual_pages="linger_launch linger_resume linger_cancel linger_pause linger_defer linger_undefer \
-linger_concurrency_limit linger_stats linger_backtrace linger_error"
+linger_concurrency_limit linger_stats linger_backtrace linger_set_lock_wait_hook linger_error"
 
 # put FILE DESTINATION MODE: replaced in one step, since programs may have the old one mapped.
 put() {

@@ -332,6 +332,21 @@ void linger_stats(linger_stats_t *stats, size_t size_bytes);
 int linger_backtrace(linger_t *linger, int fd);
 
 /**
+ * Has `hook` called when a thread that launches functions has waited for a lock for a second, which one of
+ * them may hold that does not go on meanwhile: it has paused, another kernel thread has its handle, or it
+ * was cancelled. NULL: as at the program's start, a line on standard error says so.
+ *
+ * `message` says in a sentence who waits for whom, and lasts for the call. Of locks that do not tell who
+ * holds them, such as spin locks, the hook is told whenever some function is unfinished or has been
+ * cancelled; the line is written once, if functions have been cancelled.
+ *
+ * The hook runs on the thread that waits, in the call that waits, as a signal handler of the program would:
+ * it is not preempted, pause() does nothing in it, and the thread goes on waiting when it has returned. It
+ * is to take no lock that the thread may hold or wait for. To write to a descriptor or to abort is safe.
+ */
+void linger_set_lock_wait_hook(void (*hook)(const char *message));
+
+/**
  * The cause of the calling thread's last failed call, as a sentence; "" if none has failed.
  *
  * The string is valid until the next failed call of this thread. Inside a preemptible function:

@@ -4,13 +4,16 @@
 use crate::backtrace::Backtrace;
 use crate::error::Error;
 use crate::linger::in_function;
+use crate::lock_wait::LockWait;
 use crate::preempt;
 use crate::stats::BUCKETS;
 use crate::task::{self, Generation, SMALLEST_STACK_BYTES, Settings, State, Stop, Task};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::Write;
 use std::mem::{align_of, offset_of, size_of};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// A preemptible function: finished, stopped, or failed.
 ///
@@ -546,7 +549,7 @@ pub unsafe extern "C" fn linger_backtrace(linger: *mut linger_t, fd: c_int) -> c
             (state, backtrace)
         };
         match (backtrace, state) {
-            (Some(backtrace), _) => write(fd, &backtrace.to_string()),
+            (Some(backtrace), _) => write_all(fd, &backtrace.to_string()),
             (None, State::Prepared) => fail(libc::EINVAL, "the function has not started"),
             (None, State::Stopped(_)) => fail(libc::EINVAL, "the function has returned"),
             (None, _) => fail(libc::EINVAL, NOT_STOPPED),
@@ -555,7 +558,7 @@ pub unsafe extern "C" fn linger_backtrace(linger: *mut linger_t, fd: c_int) -> c
 }
 
 /// Context: bracketed.
-fn write(fd: c_int, mut text: &str) -> c_int {
+fn write_all(fd: c_int, mut text: &str) -> c_int {
     while !text.is_empty() {
         // SAFETY: the text's bytes.
         match unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) } {
@@ -567,6 +570,36 @@ fn write(fd: c_int, mut text: &str) -> c_int {
         }
     }
     0
+}
+
+/// Has `hook` called when a thread that launches functions has waited for a lock for a second, which one of
+/// them may hold that does not go on meanwhile: it has paused, another kernel thread has its handle, or it
+/// was cancelled. NULL: as at the program's start, a line on standard error says so.
+///
+/// `message` says in a sentence who waits for whom, and lasts for the call. Of locks that do not tell who
+/// holds them, such as spin locks, the hook is told whenever some function is unfinished or has been
+/// cancelled; the line is written once, if functions have been cancelled.
+///
+/// The hook runs on the thread that waits, in the call that waits, as a signal handler of the program would:
+/// it is not preempted, pause() does nothing in it, and the thread goes on waiting when it has returned. It
+/// is to take no lock that the thread may hold or wait for. To write to a descriptor or to abort is safe.
+#[unsafe(no_mangle)]
+pub extern "C" fn linger_set_lock_wait_hook(hook: Option<extern "C" fn(message: *const c_char)>) {
+    static HOOK: AtomicPtr<()> = AtomicPtr::new(null_mut());
+    fn call(wait: &LockWait) {
+        let mut message = [0_u8; 256];
+        let last = message.len() - 1;
+        // What does not fit is left out.
+        let _ = write!(&mut message[..last], "{wait}");
+        let hook = HOOK.load(Relaxed);
+        if !hook.is_null() {
+            // SAFETY: what is stored below.
+            let hook = unsafe { std::mem::transmute::<*mut (), extern "C" fn(*const c_char)>(hook) };
+            hook(message.as_ptr().cast());
+        }
+    }
+    HOOK.store(hook.map_or(null_mut(), |hook| hook as *mut ()), Relaxed);
+    crate::set_lock_wait_hook(hook.is_some().then_some(call));
 }
 
 /// The cause of the calling thread's last failed call, as a sentence; "" if none has failed.

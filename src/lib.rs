@@ -73,7 +73,7 @@
 //!   kernel thread. That goes for `Mutex`, `println!` and the like too. Functions that borrow nothing can be made
 //!   [`donatable`](Linger::donatable): then the launcher lets them go on meanwhile. For others use [`no_preempt`] around
 //!   sections that take a lock which the launcher takes. A cancelled function has a millisecond to
-//!   release what it holds of the C library's locks; others are never freed.
+//!   release what it holds of the C library's locks; others are never freed. [`set_lock_wait_hook`] tells of long waits.
 //! - **An allocator** that is part of the executable (jemalloc, mimalloc) has locks and thread-locals as other code of the
 //!   program has. Declare it as [`Alloc`]; the C library's needs nothing.
 //! - **Library configuration** made outside (as by `curl_global_init`) is not seen inside, and objects made on one
@@ -153,6 +153,7 @@ mod error;
 pub mod ffi;
 pub mod future;
 mod linger;
+mod lock_wait;
 mod options;
 mod preempt;
 mod stats;
@@ -167,6 +168,7 @@ pub use linger::{
     Continuation, Linger, concurrency_limit, deadline, launch, no_preempt, nsnow, pause, resume, set_stack_size,
     timeout,
 };
+pub use lock_wait::{LockHolder, LockWait, set_lock_wait_hook};
 pub use options::{Clock, Options, share_library};
 pub use stats::{Stats, stats};
 

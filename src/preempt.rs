@@ -6,6 +6,7 @@
 //! function's own code, or the few instructions in [`raw::return_window`].
 
 use crate::deadline;
+use crate::lock_wait;
 use crate::task::{self, Stop, Task};
 use crate::thread::{self, Foreign, HELD_SIGNALS, PREEMPTION_SIGNAL, Thread};
 use gotcha::libgotcha_callbacks;
@@ -716,9 +717,9 @@ unsafe extern "C" fn give_back() {
     unsafe { Task::give_back(Thread::current()) };
 }
 
-/// Context: any TCB, bracketed.
+/// Context: as a handler of the program, in the call that waits.
 unsafe extern "C" fn report_wait(tid: i32) {
-    task::report_wait(tid);
+    lock_wait::report(tid);
 }
 
 /// `pthread_exit` inside a function: it ends, and its launcher is told. Does not return.

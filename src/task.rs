@@ -156,9 +156,7 @@ pub(crate) fn add_stats(stats: &mut Stats) {
     stats.abandoned = ABANDONED.load(Relaxed) as u64;
     stats.libsets_made = MADE.load(Relaxed) as u64;
     stats.libsets_retired = RETIRED.load(Relaxed) as u64;
-    let pool = pool();
-    let hot = HOT.iter().filter(|hot| !hot.0.load(Relaxed).is_null()).count();
-    stats.libsets_in_use = pool.all.len().saturating_sub(pool.idle.len() + hot) as u64;
+    stats.libsets_in_use = pool().count_unfinished() as u64;
 }
 
 static POOL: Mutex<Pool> = Mutex::new(Pool { idle: Vec::new(), all: Vec::new() });
@@ -172,6 +170,13 @@ struct Pool {
 // SAFETY: an idle task belongs to whoever takes it out of the pool; nothing in it is bound to a kernel thread. Of the
 // others only the number is read that locks know them by.
 unsafe impl Send for Pool {}
+
+impl Pool {
+    fn count_unfinished(&self) -> usize {
+        let hot = HOT.iter().filter(|hot| !hot.0.load(Relaxed).is_null()).count();
+        self.all.len().saturating_sub(self.idle.len() + hot)
+    }
+}
 
 fn pool() -> MutexGuard<'static, Pool> {
     // Waiting for a lock of the standard library can leave an error number.
@@ -868,27 +873,14 @@ impl Task {
     }
 }
 
-/// The calling thread has waited for a lock for a second: of the function whose TCB has that tid; 0: of whomever, which
-/// is said once.
-pub(crate) fn report_wait(tid: i32) {
-    static IS_SAID: AtomicBool = AtomicBool::new(false);
-    let _errno = ErrnoGuard::new();
-    let cancelled = CANCELLED.load(Relaxed);
-    if tid == 0 && (cancelled == 0 || IS_SAID.swap(true, Relaxed)) {
-        return;
-    }
+/// Does a function live whose TCB has that tid? And how many are unfinished, and have been cancelled in mid-run.
+///
+/// Context: bracketed.
+pub(crate) fn look_for(tid: i32) -> (bool, usize, usize) {
+    let pool = pool();
     // SAFETY: tasks are never freed.
     let is_known_as = |task: &*mut Task| unsafe { gotcha::libgotcha_tcb_tid(&(**task).tcb) } == tid;
-    let is_alive = tid != 0 && pool().all.iter().any(is_known_as);
-    let holder = match (tid, is_alive) {
-        (0, _) => format!("may be held by one of the {cancelled} functions that were cancelled"),
-        (_, true) => "is held by a preemptible function that does not go on".into(),
-        (_, false) => "was held by a preemptible function when it was cancelled".into(),
-    };
-    let thread = libsignal::gettid();
-    let line = format!("inger: thread {thread} has waited for a second for a lock that {holder}\n");
-    // SAFETY: the line's bytes. Not by the standard library, whose lock it may be, nor where a thread is cancelled.
-    unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), line.len()) };
+    (tid != 0 && pool.all.iter().any(is_known_as), pool.count_unfinished(), CANCELLED.load(Relaxed))
 }
 
 /// A slice of donated time.

@@ -553,6 +553,7 @@ fn exports_are_the_interface() {
         "linger_launch_with",
         "linger_pause",
         "linger_resume",
+        "linger_set_lock_wait_hook",
         "linger_share_library",
         "linger_stats",
         "linger_undefer",

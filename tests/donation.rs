@@ -3,7 +3,7 @@
 
 mod support;
 
-use inger::{Linger, launch, pause, resume};
+use inger::{Linger, LockHolder, LockWait, launch, pause, resume};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, LazyLock, Mutex, Once, RwLock, mpsc};
@@ -375,6 +375,69 @@ fn fork_meanwhile() {
         assert!(cancelled > 5, "{cancelled} while it was going on, {resumed} between");
         // SAFETY: nothing outside points into the function.
         unsafe { LINGER.lock().unwrap().take().expect("it was put there").reclaim() };
+    });
+}
+
+/// Who waits for a lock that a paused function holds is told of by the hook, in the call that waits, while others can do
+/// something about it.
+#[test]
+fn long_waits_are_told() {
+    static TOLD: Mutex<Vec<LockWait>> = Mutex::new(Vec::new());
+    static LOCK: Mutex<u32> = Mutex::new(0);
+    static WAITER: AtomicU64 = AtomicU64::new(0);
+    struct Raw(std::cell::UnsafeCell<libc::pthread_mutex_t>);
+    // SAFETY: a mutex is for several threads.
+    unsafe impl Sync for Raw {}
+    static RAW: Raw = Raw(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+    fn hook(wait: &LockWait) {
+        // It neither stops nor waits for itself; it may allocate.
+        pause();
+        assert_eq!(WAITER.load(Relaxed), u64::try_from(wait.thread).unwrap());
+        TOLD.lock().unwrap().push(*wait);
+    }
+    let with_raw = |operation: unsafe extern "C" fn(*mut libc::pthread_mutex_t) -> i32| {
+        // SAFETY: the mutex is initialised, and never moved.
+        assert_eq!(unsafe { operation(RAW.0.get()) }, 0);
+    };
+    watched("long_waits_are_told", || {
+        inger::set_lock_wait_hook(Some(hook));
+        for holder in [LockHolder::Unfinished, LockHolder::Unknown] {
+            let is_raw = holder == LockHolder::Unfinished;
+            let lock_and_pause = move || {
+                if is_raw {
+                    with_raw(libc::pthread_mutex_lock);
+                    pause();
+                    with_raw(libc::pthread_mutex_unlock);
+                } else {
+                    let mut count = LOCK.lock().unwrap();
+                    pause();
+                    *count += 1;
+                }
+            };
+            TOLD.lock().unwrap().clear();
+            let (sender, receiver) = mpsc::channel();
+            let waiter = std::thread::spawn(move || {
+                sender.send(launch(lock_and_pause, u64::MAX).unwrap()).unwrap();
+                // SAFETY: asks the kernel.
+                WAITER.store(unsafe { libc::gettid() } as u64, Relaxed);
+                if is_raw {
+                    with_raw(libc::pthread_mutex_lock);
+                    with_raw(libc::pthread_mutex_unlock);
+                } else {
+                    *LOCK.lock().unwrap() += 1;
+                }
+            });
+            let mut linger = receiver.recv().unwrap();
+            assert!(linger.yielded());
+            while TOLD.lock().unwrap().is_empty() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            resume(&mut linger, u64::MAX).unwrap();
+            waiter.join().unwrap();
+            let told = TOLD.lock().unwrap();
+            assert_eq!((told.len(), told[0].holder, told[0].cancelled), (1, holder, 0), "{told:?}");
+            assert!(told[0].unfinished >= 1 && told[0].to_string().contains("has waited for a second"), "{told:?}");
+        }
     });
 }
 

@@ -359,6 +359,36 @@ void is_reported() {
 	CHECK(!kill(child, SIGKILL) && waitpid(child, nullptr, 0) == child);
 }
 
+int told;
+
+// What it is told is a sentence; it may end the process.
+void tell(const char *message) {
+	CHECK(strstr(message, " has waited for a second for a lock that was held by a preemptible function when it was cancelled"));
+	CHECK(write(told, "told", 4) == 4);
+	_exit(3);
+}
+
+// By a hook of the program's instead.
+void is_told() {
+	int ends[2];
+	CHECK(!pipe(ends));
+	pid_t child = fork();
+	CHECK(child >= 0);
+	if (!child) {
+		alarm(10);
+		told = ends[1];
+		linger_set_lock_wait_hook(tell);
+		linger_t linger = launch(hold_for_ever, 1000, nullptr);
+		cancel(&linger);
+		pthread_mutex_lock(&mutex);
+		_exit(0);
+	}
+	char text[5] = "";
+	CHECK(read(ends[0], text, 4) == 4 && !strcmp(text, "told"));
+	int status;
+	CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 3);
+}
+
 } // namespace
 
 int main() {
@@ -384,6 +414,7 @@ int main() {
 	completions();
 	cancels(2000);
 	is_reported();
+	is_told();
 	printf("%lu waits for what a stopped function held\n", all_held);
 	CHECK(all_held > 1000);
 	return 0;

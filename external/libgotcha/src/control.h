@@ -166,8 +166,8 @@ struct libgotcha_callbacks {
 	bool (*donate)(int32_t tid);
 	/* The function that runs on donated time has released a lock: it is to stop when the bracket is left. */
 	void (*give_back)(void);
-	/* The calling thread has waited for a lock for a second, of the function whose TCB has that tid; 0: of whomever. In
-	 * a bracket. */
+	/* The calling thread has waited for a lock for a second, of the function whose TCB has that tid; 0: of whomever. Not in
+	 * a bracket, and counted as a handler of the program: it may call the program. */
 	void (*waits_long)(int32_t tid);
 	/* In a handler on the kernel thread's alternate stack: a fault that the control library ends the
 	 * process for, such as a stack overflow of a function. Returns if it is not one. */

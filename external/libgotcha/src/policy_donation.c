@@ -120,11 +120,16 @@ void gotcha_now_and(int64_t ns, struct timespec *then) {
 	add_ns(then, ns);
 }
 
+/* Context: as the program called.  What the program does about it is on top of whatever waits: it neither donates nor is
+ * preempted. */
 void gotcha_say_waits(int tid) {
-	struct shared_guard guard;
-	shared_enter(&guard);
+	deferred_enter();
+	THIS.handlers++;
+	int saved = *caller_errno();
 	gotcha_callbacks.waits_long(tid);
-	shared_leave(&guard);
+	*caller_errno() = saved;
+	THIS.handlers--;
+	deferred_leave();
 }
 
 /* Lets functions go on in turn until `try`, which takes a lock whose holder is unknown, does not return EBUSY, or there
