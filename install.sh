@@ -76,8 +76,8 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$source_directory/Cargo.toml")
 includedir=$prefix/include
 mandir=$prefix/share/man/man3
 cmakedir=$libdir/cmake/inger
-manual_pages="linger_launch linger_resume linger_cancel linger_pause linger_defer linger_undefer \
-linger_concurrency_limit linger_stats linger_backtrace linger_set_lock_wait_hook linger_error"
+manual_pages="linger_launch linger_launch_with linger_resume linger_cancel linger_cancel_reclaim linger_pause linger_defer \
+linger_undefer linger_share_library linger_concurrency_limit linger_stats linger_backtrace linger_set_lock_wait_hook linger_error"
 
 # put FILE DESTINATION MODE: replaced in one step, since programs may have the old one mapped.
 put() {

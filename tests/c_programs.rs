@@ -560,6 +560,18 @@ fn exports_are_the_interface() {
         "resume",
     ];
     assert_eq!(exported, interface);
+    // Each has a manual page, by its name.
+    let installer = std::fs::read_to_string("install.sh").expect("a script");
+    let (_, pages) = installer.split_once("manual_pages=\"").expect("the list of pages");
+    let (pages, _) = pages.split_once('"').expect("its end");
+    let mut pages: Vec<_> = pages.split_whitespace().filter(|word| *word != "\\").collect();
+    pages.sort_unstable();
+    let functions: Vec<_> = interface.into_iter().filter(|name| name.starts_with("linger_")).collect();
+    assert_eq!(pages, functions);
+    let page = std::fs::read_to_string("packaging/libinger.3").expect("the page");
+    for function in functions {
+        assert!(page.matches(function).count() >= 2, "{function} is not in packaging/libinger.3");
+    }
 }
 
 #[test]
