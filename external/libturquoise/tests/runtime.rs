@@ -11,8 +11,8 @@ use turquoise::{Config, JoinError, Runtime, spawn, spawn_fn, yield_now};
 
 const LONG: Duration = Duration::from_secs(100);
 
-/// Lets tasks compute until each has done so many steps; who did each step, where that changes.
-fn turns(weights: &[u32], threads: usize, steps: usize) -> (Vec<usize>, Vec<usize>) {
+/// Lets tasks compute until that is enough; how many steps each has done, and who did each step, where that changes.
+fn turns(weights: &[u32], threads: usize, is_enough: fn(&[usize], &[usize]) -> bool) -> (Vec<usize>, Vec<usize>) {
     let runtime = runtime(threads, Duration::from_micros(500));
     let progress = Arc::new(Mutex::new((vec![0; weights.len()], Vec::new())));
     // All or none: while some of them are being spawned, others do not get ahead.
@@ -32,7 +32,7 @@ fn turns(weights: &[u32], threads: usize, steps: usize) -> (Vec<usize>, Vec<usiz
                     if order.last() != Some(&index) {
                         order.push(index);
                     }
-                    counts.iter().all(|count| *count >= steps)
+                    is_enough(counts, order)
                 });
                 if is_over {
                     sender.send(()).unwrap();
@@ -53,8 +53,7 @@ fn tasks_that_compute_take_turns() {
     const TASKS: usize = 5;
     // With two threads, two at a time change places with each step.
     for (threads, window) in [(1, 3 * TASKS), (2, 500)] {
-        let (_, order) = turns(&[1; TASKS], threads, 1500);
-        assert!(order.len() > window, "{threads} threads: {}", order.len());
+        let (_, order) = turns(&[1; TASKS], threads, |_, order| order.len() >= 1500);
         for turns in order.chunks_exact(window) {
             assert!((0..TASKS).all(|task| turns.contains(&task)), "{threads} threads: {turns:?}");
         }
@@ -63,7 +62,7 @@ fn tasks_that_compute_take_turns() {
 
 #[test]
 fn weights() {
-    let (counts, _) = turns(&[1, 8, 1], 1, 2000);
+    let (counts, _) = turns(&[1, 8, 1], 1, |counts, _| counts.iter().all(|count| *count >= 2000));
     assert!(2 * counts[0] < counts[1] && 2 * counts[2] < counts[1], "{counts:?}");
 }
 
@@ -236,8 +235,18 @@ fn detached() {
         let runtime = runtime(1, Duration::from_millis(1));
         let (dropped, guard) = counter();
         let (result, panics) = (guard(), Panics(guard()));
-        drop(runtime.spawn_fn(move || result));
-        drop(runtime.spawn_fn(move || panics));
+        // Not before their handles are dropped.
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (open, opened) = (Arc::clone(&gate), Arc::clone(&gate));
+        drop(runtime.spawn(async move {
+            let _permit = open.acquire().await;
+            result
+        }));
+        drop(runtime.spawn(async move {
+            let _permit = opened.acquire().await;
+            panics
+        }));
+        gate.add_permits(2);
         all_finish(&runtime);
         assert_eq!(dropped.load(Relaxed), 2);
     });

@@ -3,9 +3,9 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use support::{all_finish, compute, runtime, watched};
+use support::{all_finish, compute, compute_for_ever, runtime, watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use turquoise::{spawn, yield_now};
@@ -77,6 +77,48 @@ fn timers() {
             .collect();
         tasks.into_iter().for_each(|task| task.join().unwrap());
         assert!(runtime.stats().preemptions > 100, "{runtime:?}");
+    });
+}
+
+/// Nobody has nothing to do.
+#[test]
+fn timers_while_workers_compute() {
+    watched(|| {
+        let runtime = runtime(1, Duration::from_micros(200));
+        drop(runtime.spawn_fn(compute_for_ever));
+        let sleeps = runtime.spawn(async {
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        sleeps.join().unwrap();
+        assert_eq!(runtime.shutdown(Duration::ZERO), 1);
+    });
+}
+
+/// The worker that waits for events goes on with the first one, which takes it for ever: another one takes its place.
+#[test]
+fn timers_while_one_worker_computes() {
+    watched(|| {
+        for _ in 0..10 {
+            let runtime = runtime(2, Duration::from_secs(1000));
+            let is_over = Arc::new(AtomicBool::new(false));
+            let others = Arc::clone(&is_over);
+            let computes = runtime.spawn(async move {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                while !others.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let sleeps = runtime.spawn(async move {
+                for _ in 0..5 {
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                }
+                is_over.store(true, Relaxed);
+            });
+            sleeps.join().unwrap();
+            computes.join().unwrap();
+        }
     });
 }
 
