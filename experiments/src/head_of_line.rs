@@ -58,7 +58,7 @@ pub(crate) struct Serve {
     /// Kernel threads that run tasks.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 2000)]
     quantum_us: u64,
     /// What this machine computes in a microsecond.
     #[arg(long)]
@@ -372,7 +372,7 @@ fn on_one_thread(future: impl Future<Output = ()>) -> Result<(), String> {
 const EXECUTORS: [Executor; 3] = [Executor::Turquoise, Executor::Tokio, Executor::SpawnBlocking];
 const LONG_PERCENTS: [f64; 3] = [0.0, 2.0, 5.0];
 /// How much of the processors the open load asks for.
-const UTILISATION: f64 = 0.6;
+const UTILISATION: f64 = 0.5;
 
 fn rate(long_percent: f64) -> f64 {
     let mean_us = SHORT_US as f64 + (LONG_US - SHORT_US) as f64 * long_percent / 100.0;
@@ -383,7 +383,8 @@ fn rate(long_percent: f64) -> f64 {
 /// What came of one server with one load, of all rounds.
 #[derive(Default)]
 struct Measured {
-    latencies: Latencies,
+    /// Of each round.
+    latencies: Vec<Latencies>,
     throughputs: Vec<f64>,
     /// Of a request in the open load, in µs, and how many there were.
     cpu_us: f64,
@@ -398,21 +399,30 @@ impl Measured {
         let before_s = server.cpu_s();
         let latencies = open_loop(server.address, &schedule)?;
         self.cpu_us += (server.cpu_s() - before_s) * 1e6;
-        self.latencies.short.extend(latencies.short);
-        self.latencies.long.extend(latencies.long);
-        self.latencies.failed += latencies.failed;
+        self.latencies.push(latencies);
         self.throughputs.push(closed_loop(server.address, percent, time / 2, round)?);
         Ok(())
     }
 
     fn count(&self) -> usize {
-        self.latencies.short.len() + self.latencies.long.len()
+        self.latencies.iter().map(|round| round.short.len() + round.long.len()).sum()
+    }
+
+    fn failed(&self) -> usize {
+        self.latencies.iter().map(|round| round.failed).sum()
+    }
+
+    /// The median of the rounds: what else the machine does in one of them does not count.
+    fn short_percentile(&self, percent: f64) -> Option<f64> {
+        let of_round = |round: &Latencies| Some(Readings::new(round.short.clone())?.percentile(percent));
+        let rounds: Option<Vec<f64>> = self.latencies.iter().map(of_round).collect();
+        Some(Readings::new(rounds?)?.median())
     }
 }
 
 /// The whole experiment.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let (rounds, time) = if options.quick { (1, Duration::from_secs(2)) } else { (3, Duration::from_secs(6)) };
+    let (rounds, time) = if options.quick { (2, Duration::from_secs(1)) } else { (5, Duration::from_millis(1500)) };
     let steps = steps_per_us();
     let mut machine = Machine::look(options.quick, None);
     let mut all: Vec<Vec<Measured>> = Vec::new();
@@ -432,7 +442,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let note = format!(
         "hyper on two kernel threads; requests compute {SHORT_US} µs, some of them {} ms. Latencies are those of the short ones, \
          under an open load of {:.0}% of all processors, from the moment at which a request was due. Throughput is under a \
-         closed load, of 16 at a time. The generator of the load is another process on the same processors.",
+         closed load, of 16 at a time. Each is the median of {rounds} rounds, by turns. The generator of the load is another process on the same processors.",
         LONG_US / 1000,
         UTILISATION * 100.0,
     );
@@ -448,18 +458,15 @@ fn table(percent: f64, row: &[Measured]) -> Table {
     let headings = ["p50", "p90", "p99", "p99.9", "long, p50", "requests/s", "of tokio's", "CPU/request", "failed"];
     let plain = median(&row[1].throughputs);
     let line = |(executor, measured): (Executor, &Measured)| {
-        let time = |percent| {
-            let readings = Readings::new(measured.latencies.short.clone());
-            readings.map_or("-".to_owned(), |readings| show(readings.percentile(percent), Unit::Ns))
-        };
-        let long = median(&measured.latencies.long);
+        let time = |percent| measured.short_percentile(percent).map_or("-".to_owned(), |ns| show(ns, Unit::Ns));
+        let long = median(&measured.latencies.iter().flat_map(|round| round.long.clone()).collect::<Vec<_>>());
         let throughput = median(&measured.throughputs);
         let mut cells: Vec<String> = [50.0, 90.0, 99.0, 99.9].map(time).into();
         cells.push(if long.is_nan() { "-".to_owned() } else { show(long, Unit::Ns) });
         cells.push(format!("{throughput:.0}"));
         cells.push(format!("{:.1}%", 100.0 * throughput / plain));
         cells.push(show(measured.cpu_us * 1e3 / measured.count() as f64, Unit::Ns));
-        cells.push(measured.latencies.failed.to_string());
+        cells.push(measured.failed().to_string());
         (executor.label().to_owned(), cells)
     };
     Table {
@@ -475,12 +482,12 @@ fn plot(all: &[Vec<Measured>]) -> Result<String, Box<dyn std::error::Error>> {
     let area = SVGBackend::with_string(&mut svg, (900, 1200)).into_drawing_area();
     for ((percent, row), part) in LONG_PERCENTS.into_iter().zip(all).zip(area.split_evenly((3, 1))) {
         let series = EXECUTORS.into_iter().zip(row).filter_map(|(executor, measured)| {
-            let readings = Readings::new(measured.latencies.short.clone())?;
             let point = |step: u32| {
                 let percent = f64::from(step) / 5.0;
-                (readings.percentile(percent), percent)
+                Some((measured.short_percentile(percent)?, percent))
             };
-            Some(Series { name: executor.label().to_owned(), points: (1..500).map(point).collect() })
+            let points: Option<Vec<_>> = (1..500).map(point).collect();
+            Some(Series { name: executor.label().to_owned(), points: points? })
         });
         let title = format!("Short requests, with {percent}% long ones");
         let text = Text { title: &title, x: "answered within", y: "of the short ones" };

@@ -80,6 +80,33 @@ fn timers() {
     });
 }
 
+/// What tokio runs itself.
+#[test]
+fn tasks_and_threads_of_tokio() {
+    watched(|| {
+        let runtime = runtime(2, SHORT);
+        let tasks: Vec<_> = (0..50_u64)
+            .map(|number| {
+                runtime.spawn(async move {
+                    let square = tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        number * number
+                    });
+                    let blocks = tokio::task::spawn_blocking(move || {
+                        std::thread::sleep(Duration::from_millis(1));
+                        compute(SHORT);
+                        number
+                    });
+                    square.await.unwrap() + blocks.await.unwrap()
+                })
+            })
+            .collect();
+        for (number, task) in (0..).zip(tasks) {
+            assert_eq!(task.join().unwrap(), number * number + number);
+        }
+    });
+}
+
 /// Nobody has nothing to do.
 #[test]
 fn timers_while_workers_compute() {
@@ -127,7 +154,7 @@ fn timers_while_one_worker_computes() {
 fn wakes_under_preemption() {
     watched(|| {
         const TASKS: usize = 20;
-        const ROUNDS: u64 = 1500;
+        const ROUNDS: u64 = 1000;
         let runtime = runtime(2, Duration::from_micros(3));
         let before = inger::stats().preemptions;
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..TASKS).map(|_| tokio::sync::mpsc::channel::<u64>(2)).unzip();
@@ -157,7 +184,7 @@ fn wakes_under_preemption() {
         let total = TASKS as u64 * ROUNDS;
         assert_eq!((*shared.blocking_lock(), *plain.lock().unwrap()), (total, total));
         let preemptions = inger::stats().preemptions - before;
-        assert!(preemptions > 2000, "only {preemptions}");
+        assert!(preemptions > 1000, "only {preemptions}");
     });
 }
 
