@@ -1,5 +1,10 @@
 //! The paper's experiments, each one command: measures, prints a table, writes a page with plots.
 
+#[cfg(has_libpng)]
+mod bomb;
+#[cfg(not(has_libpng))]
+#[path = "no_bomb.rs"]
+mod bomb;
 mod head_of_line;
 mod report;
 
@@ -19,7 +24,12 @@ struct Arguments {
 enum Experiment {
     /// An HTTP server, some of whose requests take a hundred times as long as the others: what these wait for.
     HeadOfLine(Options),
-    /// The server of that, for a process of its own.
+    /// A file that decompresses to 400 MB: libpng is to decode it, but gets 10 ms.
+    Bomb(Options),
+    /// The decoder of that, for a process of its own.
+    #[command(hide = true)]
+    Decode(bomb::Decode),
+    /// The server of the first, for a process of its own.
     #[command(hide = true)]
     Serve(head_of_line::Serve),
 }
@@ -38,6 +48,8 @@ struct Options {
 fn main() -> ExitCode {
     let result = match Arguments::parse().experiment {
         Experiment::HeadOfLine(options) => head_of_line::run(&options),
+        Experiment::Bomb(options) => bomb::run(&options),
+        Experiment::Decode(decode) => bomb::work(&decode),
         Experiment::Serve(serve) => head_of_line::serve(&serve),
     };
     if let Err(cause) = result {
