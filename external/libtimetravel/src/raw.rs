@@ -99,7 +99,7 @@ pub unsafe fn enter(
 #[inline]
 pub unsafe fn reenter(host: *mut Context, func: *mut Context) -> usize {
     // SAFETY: the caller's promises are those that the assembly relies upon.
-    unsafe { arch::libtimetravel_reenter(host, func) }
+    unsafe { arch::reenter(host, func) }
 }
 
 /// Suspends: saves the current point in `*func` and goes back to `*host`, whose [`enter`] or
@@ -119,7 +119,7 @@ pub unsafe fn reenter(host: *mut Context, func: *mut Context) -> usize {
 pub unsafe fn leave(func: *mut Context, host: *mut Context, code: usize) {
     debug_assert_ne!(code, COMPLETED);
     // SAFETY: the caller's promises are those that the assembly relies upon.
-    unsafe { arch::libtimetravel_leave(func, host, code) }
+    unsafe { arch::leave(func, host, code) }
 }
 
 /// The thread pointer (FS base) of the caller, as the psABI stores it in the TCB.

@@ -14,7 +14,7 @@
 //!                32 | r13                    |
 //!                24 | r14                    |
 //!                16 | r15                    |
-//!                 8 | scratch                |  where the current control words are stored to compare
+//!                 8 | scratch                |  for a mxcsr to be loaded
 //!                 4 | x87 control word       |
 //!        sp ->    0 | mxcsr                  |
 //! ```
@@ -24,7 +24,7 @@
 //! ```text
 //!  stack_top, rounded down to 16 -> |                |
 //!               link -> stack_top-8 | host's sp      |  as of the latest enter or reenter
-//!        rsp of function_base -> -16 | (padding)      |
+//!        rsp of function_base -> -16 | control words  |  when the entry has returned
 //!                                -24 | return address |  into function_base; from here on, the entry's frames
 //! ```
 //!
@@ -41,7 +41,14 @@
 //!
 //! On arrival, the control bits of mxcsr and the x87 control word are set to those of the frame,
 //! and the exception flags of mxcsr are the union of the frame's and the current ones. Both are
-//! loaded only if that changes them.
+//! loaded only if that changes them: loading, and even storing them, takes longer than to compare.
+//!
+//! # No calls
+//!
+//! A processor predicts where a `ret` leads from the calls that it has seen. One call that is left by a
+//! jump, or one return without its call, and it is wrong for all frames further out. So `reenter` and `leave`, of
+//! which each leaves by the other's return address, are jumped to, with theirs in a register: see [`reenter`].
+//! `enter` is called, because the completion of a function that was never suspended returns from it.
 
 use crate::raw::{Context, Gate};
 use core::mem::offset_of;
@@ -76,8 +83,9 @@ unsafe extern "C" {
         entry: crate::raw::Entry,
         arg: *mut core::ffi::c_void,
     ) -> usize;
-    pub(crate) fn libtimetravel_reenter(host: *mut Context, func: *mut Context) -> usize;
-    pub(crate) fn libtimetravel_leave(func: *mut Context, host: *mut Context, code: usize);
+    /// Not to be called: see [`reenter`] and [`leave`].
+    fn libtimetravel_reenter();
+    fn libtimetravel_leave();
     pub(crate) fn libtimetravel_return_from_signal(uc: *mut ucontext_t, gate: *mut Gate, how: u32);
     pub(crate) fn libtimetravel_call_from(
         registers: *const Registers,
@@ -89,6 +97,49 @@ unsafe extern "C" {
     safe static libtimetravel_function_base_end: [u8; 0];
     safe static libtimetravel_return_window_start: [u8; 0];
     safe static libtimetravel_return_window_end: [u8; 0];
+}
+
+/// # Safety
+///
+/// As for [`raw::reenter`](crate::raw::reenter).
+#[inline]
+pub(crate) unsafe fn reenter(host: *mut Context, func: *mut Context) -> usize {
+    let code;
+    // SAFETY: as after a call, all that the System V ABI lets a function change may have changed. What the routine
+    // pushes lies below the stack pointer, where asm! without `nostack` keeps nothing.
+    unsafe {
+        core::arch::asm!(
+            "lea rax, [rip + 2f]",
+            "jmp {routine}",
+            "2:",
+            routine = sym libtimetravel_reenter,
+            in("rdi") host,
+            in("rsi") func,
+            lateout("rax") code,
+            clobber_abi("sysv64"),
+        );
+    }
+    code
+}
+
+/// # Safety
+///
+/// As for [`raw::leave`](crate::raw::leave).
+#[inline]
+pub(crate) unsafe fn leave(func: *mut Context, host: *mut Context, code: usize) {
+    // SAFETY: as in reenter.
+    unsafe {
+        core::arch::asm!(
+            "lea rax, [rip + 2f]",
+            "jmp {routine}",
+            "2:",
+            routine = sym libtimetravel_leave,
+            in("rdi") func,
+            in("rsi") host,
+            in("rdx") code,
+            clobber_abi("sysv64"),
+        );
+    }
 }
 
 /// Whether switches use `wrfsbase`.
@@ -204,6 +255,23 @@ libtimetravel_thread_pointer_method:
 	.cfi_restore %\register
 .endm
 
+/* The beginning of a routine that is jumped to, with its return address in rax. */
+.macro TT_PUSH_RETURN_ADDRESS
+	.cfi_def_cfa_offset 0
+	.cfi_register %rip, %rax
+	push	%rax
+	.cfi_adjust_cfa_offset 8
+	.cfi_offset %rip, -8
+.endm
+
+/* Its end: a jump to the return address on the stack. */
+.macro TT_JUMP_BACK
+	pop	%rcx
+	.cfi_adjust_cfa_offset -8
+	.cfi_register %rip, %rcx
+	jmp	*%rcx
+.endm
+
 /* Build the frame of a suspended execution; rsp ends up pointing to it. */
 .macro TT_SAVE
 	TT_PUSH	rbp
@@ -218,21 +286,24 @@ libtimetravel_thread_pointer_method:
 	fnstcw	4(%rsp)
 .endm
 
-/* Undo it, control words included; rsp ends up pointing to the return address.  Clobbers rcx, rsi, flags. */
+/* The current control words, which have been stored at rsp: r8d = mxcsr, r9w = that of the x87. */
+.macro TT_CURRENT_CONTROL_WORDS
+	mov	(%rsp), %r8d
+	movzwl	4(%rsp), %r9d
+.endm
+
+/* Undo it, where r8d and r9w are the current control words; rsp ends up pointing to the return address.
+ * Clobbers rcx, flags. */
 .macro TT_RESTORE
-	stmxcsr	8(%rsp)
-	fnstcw	12(%rsp)
-	mov	8(%rsp), %esi
-	mov	%esi, %ecx
+	mov	%r8d, %ecx
 	and	$0x3f, %ecx		/* the exception flags raised so far, */
 	or	(%rsp), %ecx		/* with the frame's flags and control bits */
-	cmp	%esi, %ecx
+	cmp	%r8d, %ecx
 	je	.Ltt_mxcsr\@
 	mov	%ecx, 8(%rsp)
 	ldmxcsr	8(%rsp)
 .Ltt_mxcsr\@:
-	movzwl	12(%rsp), %ecx
-	cmp	4(%rsp), %cx
+	cmp	4(%rsp), %r9w
 	je	.Ltt_x87\@
 	fldcw	4(%rsp)
 .Ltt_x87\@:
@@ -295,7 +366,7 @@ TT_FUNCTION libtimetravel_arch_prctl
  *     launcher's stack              function's stack
  *   +------------------+          +------------------+ <- stack_top
  *   | return address   |      .---| link: host's sp  | <- func->link
- *   | rbp rbx r12..r15 |      |   | (padding)        | <- rsp on function_base
+ *   | rbp rbx r12..r15 |      |   | control words    | <- rsp on function_base
  *   | scratch, x87     |      |   +------------------+
  *   | mxcsr            | <----'   | return address   |    by `call *entry`
  *   +------------------+ <- host->sp
@@ -336,6 +407,9 @@ libtimetravel_function_base:
 	TT_SET_THREAD_POINTER rsi
 	call	*%rdx
 	mov	%rax, %rdx		/* rdx = host to go back to: maybe not the one that entered */
+	stmxcsr	(%rsp)
+	fnstcw	4(%rsp)
+	TT_CURRENT_CONTROL_WORDS
 	TT_SET_THREAD_POINTER rdx
 	mov	{CONTEXT_SP}(%rdx), %rsp
 	.cfi_def_cfa %rsp, 72
@@ -348,13 +422,15 @@ libtimetravel_function_base_end:
 
 /* usize reenter(host, func)
  *
- *   in:   rdi = host, rsi = func (func->sp = the frame that leave built); rsp = launcher's stack
- *   out:  as for enter; meanwhile, the call to leave returns on the function's stack
+ *   in:   rax = return address, rdi = host, rsi = func (func->sp = the frame that leave built); rsp = launcher's stack
+ *   out:  as for enter; meanwhile, leave returns on the function's stack
  *
  * From the switch of rsp on, the CFI describes the function's frame: its layout is the same. */
 TT_FUNCTION libtimetravel_reenter
 	.cfi_startproc
+	TT_PUSH_RETURN_ADDRESS
 	TT_SAVE
+	TT_CURRENT_CONTROL_WORDS
 	mov	%rsp, {CONTEXT_SP}(%rdi)
 	mov	{CONTEXT_LINK}(%rsi), %rax
 	test	%rax, %rax
@@ -364,33 +440,26 @@ TT_FUNCTION libtimetravel_reenter
 	mov	{CONTEXT_SP}(%rsi), %rsp
 	TT_SET_THREAD_POINTER rsi
 	TT_RESTORE
-	pop	%rcx
-	.cfi_adjust_cfa_offset -8
-	.cfi_register %rip, %rcx
-	jmp	*%rcx
+	TT_JUMP_BACK
 	.cfi_endproc
 	.size	libtimetravel_reenter, . - libtimetravel_reenter
 
 /* void leave(func, host, code)
  *
- *   in:   rdi = func, rsi = host (host->sp = the frame that enter or reenter built), rdx = code;
+ *   in:   rax = return address, rdi = func, rsi = host (host->sp = the frame that enter or reenter built), rdx = code;
  *         rsp = function's stack
- *   out:  on the launcher's stack, rax = code, as the return value of enter or reenter
- *
- * The return is a jump, since the matching call is not the latest one: a `ret` would be mispredicted,
- * and the older entries of the return-stack predictor with it. */
+ *   out:  on the launcher's stack, rax = code, as the return value of enter or reenter */
 TT_FUNCTION libtimetravel_leave
 	.cfi_startproc
+	TT_PUSH_RETURN_ADDRESS
 	TT_SAVE
+	TT_CURRENT_CONTROL_WORDS
 	mov	%rsp, {CONTEXT_SP}(%rdi)
 	TT_SET_THREAD_POINTER rsi
 	mov	{CONTEXT_SP}(%rsi), %rsp
 	TT_RESTORE
 	mov	%rdx, %rax
-	pop	%rcx
-	.cfi_adjust_cfa_offset -8
-	.cfi_register %rip, %rcx
-	jmp	*%rcx
+	TT_JUMP_BACK
 	.cfi_endproc
 	.size	libtimetravel_leave, . - libtimetravel_leave
 
@@ -398,7 +467,10 @@ TT_FUNCTION libtimetravel_leave
 	.purgem	TT_FUNCTION
 	.purgem	TT_PUSH
 	.purgem	TT_POP
+	.purgem	TT_PUSH_RETURN_ADDRESS
+	.purgem	TT_JUMP_BACK
 	.purgem	TT_SAVE
+	.purgem	TT_CURRENT_CONTROL_WORDS
 	.purgem	TT_RESTORE
 	.purgem	TT_SET_THREAD_POINTER
 "#,
