@@ -54,35 +54,67 @@ pub(crate) fn deadline_after(now_ns: u64, budget_us: u64) -> u64 {
     if budget_us == u64::MAX { NEVER } else { now_ns.saturating_add(budget_us.saturating_mul(1000)) }
 }
 
-/// A deadline less than this far away is not anticipated: the timer is programmed for the deadline itself.
-/// Otherwise the time it takes to program it would eat the slice, and the function make no progress.
-const SHORTEST_ANTICIPATED_NS: u64 = 200_000;
+/// A deadline less than this far away is not anticipated: the timer is programmed for the deadline itself. And the time that
+/// programming takes, which can be more than a short slice, is not the function's; of longer ones it is part.
+pub(crate) const SHORTEST_ANTICIPATED_NS: u64 = 50_000;
 /// A timer that should have expired this long ago has: its signal was lost, or is blocked for long.
 const LONGEST_DELAY_NS: u64 = 100_000;
-/// No interrupt takes longer than this to arrive, unless the machine was busy with something else.
-const LONGEST_LEAD_NS: i64 = 50_000;
-
-/// So that the first few expiries are enough to get near.
-const FIRST_GAIN: i64 = 24;
+/// No interrupt takes longer than this to arrive, and no system call to be made, unless the machine was busy with
+/// something else.
+const LONGEST_LATENCY_NS: i64 = 50_000;
 
 /// One kernel thread's timer. Used by that thread only, its signal handler included.
 pub(crate) struct Alarm {
     /// None: there is none to be had, and functions run unpreempted.
     timer: Option<Timer>,
-    /// When it is going to expire; NEVER: not armed.
+    /// The deadline that it is armed for; NEVER: not armed.
     armed_ns: AtomicU64,
-    /// How long before a deadline to let it expire: a low quantile of the latency seen, so that a
-    /// handler that comes early by little can wait for the deadline instead of coming late.
-    lead_ns: AtomicI64,
-    /// How much `lead_ns` is moved by, in multiples of what is right in the long run: less with each expiry.
-    gain: AtomicI64,
+    /// When the kernel is to let it expire. That is before the deadline, by what interrupts take to arrive, so that a handler that
+    /// comes early by little can wait for the deadline instead of coming late.
+    expiry_ns: AtomicU64,
+    /// From the expiry to the handler.
+    latency_ns: Quantile,
+    /// What it takes to arm it. A timer that expires in the system call by which it is armed interrupts nobody.
+    arming_ns: Quantile,
+}
+
+/// A low quantile of what it is shown, by stochastic approximation: one in four is less.
+#[derive(Default)]
+struct Quantile {
+    estimate_ns: AtomicI64,
+    shown: AtomicI64,
+}
+
+impl Quantile {
+    const STEP_NS: i64 = 50;
+    /// The first steps are longer, so that a few get near.
+    const FIRST_STEPS: i64 = 64;
+
+    fn show(&self, reading_ns: u64) {
+        let estimate_ns = self.estimate_ns.load(Relaxed);
+        let shown = self.shown.load(Relaxed);
+        self.shown.store(shown + 1, Relaxed);
+        let step_ns = Self::STEP_NS * (Self::FIRST_STEPS >> (shown / 8).min(6)).max(1);
+        let change_ns = if reading_ns > estimate_ns as u64 { step_ns } else { -3 * step_ns };
+        self.estimate_ns.store((estimate_ns + change_ns).clamp(0, LONGEST_LATENCY_NS), Relaxed);
+    }
+
+    fn get_ns(&self) -> u64 {
+        self.estimate_ns.load(Relaxed) as u64
+    }
 }
 
 impl Alarm {
     pub(crate) fn new(signal: Signal, tid: i32, cookie: usize) -> Result<Self, Errno> {
         let timer = Timer::new(Clock::Monotonic, signal, tid, cookie)?;
-        let (armed_ns, lead_ns) = (AtomicU64::new(NEVER), AtomicI64::new(0));
-        Ok(Alarm { timer: Some(timer), armed_ns, lead_ns, gain: AtomicI64::new(FIRST_GAIN) })
+        let (latency_ns, arming_ns) = (Quantile::default(), Quantile::default());
+        Ok(Alarm {
+            timer: Some(timer),
+            armed_ns: AtomicU64::new(NEVER),
+            expiry_ns: AtomicU64::new(0),
+            latency_ns,
+            arming_ns,
+        })
     }
 
     /// After a fork the child has no timers: gives up the parent's, and takes a new one if it can.
@@ -101,19 +133,24 @@ impl Alarm {
         deadline_ns == NEVER || (armed_ns <= deadline_ns && now_ns < armed_ns.saturating_add(LONGEST_DELAY_NS))
     }
 
-    /// Arms it for `deadline_ns`; NEVER leaves it as it is.
-    pub(crate) fn arm(&self, now_ns: u64, deadline_ns: u64) {
+    /// Arms it for `deadline_ns`; NEVER leaves it as it is. Returns what time it is then.
+    pub(crate) fn arm(&self, now_ns: u64, deadline_ns: u64) -> u64 {
         if deadline_ns == NEVER {
-            return;
+            return now_ns;
         }
-        self.armed_ns.store(deadline_ns, Relaxed);
         let delay_ns = deadline_ns.saturating_sub(now_ns);
-        let lead_ns = self.lead_ns.load(Relaxed) as u64;
-        let early_ns = if delay_ns < SHORTEST_ANTICIPATED_NS { 0 } else { lead_ns.min(delay_ns / 4) };
+        let early_ns = if delay_ns < SHORTEST_ANTICIPATED_NS { 0 } else { self.latency_ns.get_ns().min(delay_ns / 4) };
+        // Half as long again: most calls take longer than a low quantile.
+        let expiry_ns = (deadline_ns - early_ns).max(now_ns + self.arming_ns.get_ns() * 3 / 2);
+        self.armed_ns.store(deadline_ns, Relaxed);
+        self.expiry_ns.store(expiry_ns, Relaxed);
         if let Some(timer) = &self.timer {
             // A timer of this thread on CLOCK_MONOTONIC cannot fail to arm.
-            let _ = timer.arm_in((delay_ns - early_ns).max(1));
+            let _ = timer.arm_at(expiry_ns);
         }
+        let after_ns = self::now_ns();
+        self.arming_ns.show(after_ns - now_ns);
+        after_ns
     }
 
     /// Disarms it. Before the signal is blocked in the kernel: an expiry that became pending there would be seen
@@ -128,21 +165,9 @@ impl Alarm {
 
     /// It has expired, at `now_ns`: notes how late, and that it is not armed.
     pub(crate) fn expired(&self, now_ns: u64) {
-        let armed_ns = self.armed_ns.load(Relaxed);
-        if armed_ns == NEVER {
-            return;
+        if self.armed_ns.load(Relaxed) != NEVER {
+            self.armed_ns.store(NEVER, Relaxed);
+            self.latency_ns.show(now_ns.saturating_sub(self.expiry_ns.load(Relaxed)));
         }
-        self.armed_ns.store(NEVER, Relaxed);
-        // Stochastic approximation of a quantile: many small steps up when late, a larger one down when
-        // early, so that about one in eight comes early and has to wait.
-        let lead_ns = self.lead_ns.load(Relaxed);
-        let step_ns = match now_ns.saturating_sub(armed_ns) {
-            0 => -400,
-            late_ns if late_ns > lead_ns as u64 => 100,
-            _ => 50,
-        };
-        let gain = self.gain.load(Relaxed);
-        self.gain.store((gain * 7 / 8).max(1), Relaxed);
-        self.lead_ns.store((lead_ns + gain * step_ns).clamp(0, LONGEST_LEAD_NS), Relaxed);
     }
 }
