@@ -8,18 +8,18 @@
 //! outermost such function is stopped, with everything inside it: its `context` is then the innermost
 //! one's point, and resuming it goes on there.
 
-use crate::deadline::{self, NEVER};
+use crate::deadline::{self, NEVER, SHORTEST_ANTICIPATED_NS};
 use crate::error::{ErrnoGuard, Error};
 use crate::preempt;
 use crate::stats::Stats;
-use crate::thread::{PREEMPTION_SIGNAL, Thread};
+use crate::thread::{self, PREEMPTION_SIGNAL, Thread};
 use gotcha::{libgotcha_tcb, libgotcha_thread};
 use libsignal::SignalSet;
 #[cfg(feature = "backtrace")]
 use libtimetravel::unwind::{self, Frame, Registers};
 use libtimetravel::{Context, Stack, raw};
 use std::cell::UnsafeCell;
-use std::ffi::{c_long, c_void};
+use std::ffi::{c_int, c_long, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
@@ -162,7 +162,7 @@ pub(crate) fn add_stats(stats: &mut Stats) {
 static POOL: Mutex<Pool> = Mutex::new(Pool { idle: Vec::new(), all: Vec::new() });
 
 struct Pool {
-    /// Tasks without a function: those that do not fit into [`HOT`].
+    /// Tasks without a function: those that are in no [`Slot`].
     idle: Vec<*mut Task>,
     /// All but those that were abandoned.
     all: Vec<*mut Task>,
@@ -173,8 +173,8 @@ unsafe impl Send for Pool {}
 
 impl Pool {
     fn count_unfinished(&self) -> usize {
-        let hot = HOT.iter().filter(|hot| !hot.0.load(Relaxed).is_null()).count();
-        self.all.len().saturating_sub(self.idle.len() + hot)
+        let in_slots = thread::slots().filter(|slot| !slot.task.load(Relaxed).is_null()).count();
+        self.all.len().saturating_sub(self.idle.len() + in_slots)
     }
 }
 
@@ -186,29 +186,95 @@ fn pool() -> MutexGuard<'static, Pool> {
     })
 }
 
-/// One idle task each: a steady thread takes and gives back its own without the lock. Anybody may empty any of
-/// them, so no task is bound to a kernel thread that does nothing with it, or is gone.
-static HOT: [Hot; 16] = [const { Hot(AtomicPtr::new(null_mut())) }; 16];
+/// A kernel thread's own idle task, so that a steady thread takes and gives back without the pool's lock, and without the
+/// bus's. Under the pool's lock another thread may take it out, which makes up for the barriers that the owner leaves out.
+#[derive(Default)]
+pub(crate) struct Slot {
+    task: AtomicPtr<Task>,
+    /// The owner is looking at `task`, and nobody else may: no other thread, nor a handler on top of it.
+    is_in_use: AtomicBool,
+    /// Another thread is looking at it, and the owner may not.
+    is_closed: AtomicBool,
+}
 
-/// On a cache line of its own.
-#[repr(align(64))]
-struct Hot(AtomicPtr<Task>);
-
-impl Hot {
-    fn of_this_thread() -> &'static Hot {
-        // TCBs lie pages apart. Fibonacci hashing: the product's high bits depend on all of the address.
-        let page = (raw::thread_pointer() >> 12) as u64;
-        &HOT[(page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize]
+impl Slot {
+    /// What `action` returns, unless it cannot be done now.
+    ///
+    /// Context: the owner's, preemption deferred.
+    #[inline]
+    fn use_it<T>(&self, action: impl FnOnce(&AtomicPtr<Task>) -> Option<T>) -> Option<T> {
+        if self.is_in_use.load(Relaxed) {
+            return None;
+        }
+        self.is_in_use.store(true, Relaxed);
+        // The processor may still store later than it loads, but not later than `rob`'s barrier.
+        compiler_fence(SeqCst);
+        let result = if self.is_closed.load(Acquire) { None } else { action(&self.task) };
+        self.is_in_use.store(false, Release);
+        result
     }
 
+    #[inline]
     fn take(&self) -> Option<*mut Task> {
-        let task = self.0.swap(null_mut(), Acquire);
-        (!task.is_null()).then_some(task)
+        self.use_it(|slot| {
+            let task = slot.load(Relaxed);
+            (!task.is_null()).then(|| {
+                slot.store(null_mut(), Relaxed);
+                task
+            })
+        })
     }
 
+    /// Returns whether there was room.
+    #[inline]
     fn give(&self, task: *mut Task) -> bool {
-        self.0.compare_exchange(null_mut(), task, Release, Relaxed).is_ok()
+        self.use_it(|slot| slot.load(Relaxed).is_null().then(|| slot.store(task, Release))).is_some()
     }
+
+    /// Before it has an owner: the last one was not there to empty it, or is gone in the middle of using it.
+    pub(crate) fn reset(&self) {
+        self.is_in_use.store(false, Relaxed);
+        self.is_closed.store(false, Release);
+    }
+
+    /// The owner ends.
+    ///
+    /// Context: the owner's, outside functions.
+    pub(crate) fn empty(&self) {
+        if let Some(task) = self.take() {
+            pool().idle.push(task);
+        }
+    }
+
+    /// Takes the idle tasks of others, all of them, because it takes a barrier in all threads: 10 µs or so, and the first time some
+    /// milliseconds. An owner who uses his slot at that moment keeps what he has.
+    fn rob_all(pool: &mut Pool) {
+        let slots = || thread::slots().filter(|slot| !slot.task.load(Relaxed).is_null());
+        slots().for_each(|slot| slot.is_closed.store(true, Relaxed));
+        if has_barrier_everywhere() {
+            // After the barrier either the owner has seen that the slot is closed, or it is seen here that he uses it.
+            for slot in slots().filter(|slot| slot.is_closed.load(Relaxed) && !slot.is_in_use.load(Acquire)) {
+                pool.idle.push(slot.task.swap(null_mut(), Relaxed));
+            }
+        }
+        thread::slots().for_each(|slot| slot.is_closed.store(false, Release));
+    }
+}
+
+/// A memory barrier in every thread of the process. False: the kernel has none, or may not be asked.
+///
+/// Context: bracketed.
+///
+/// # Source
+///
+/// membarrier(2)
+fn has_barrier_everywhere() -> bool {
+    let barrier = |command: c_int| {
+        // SAFETY: takes numbers only.
+        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+    };
+    barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+        || (barrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED))
 }
 
 /// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
@@ -309,7 +375,8 @@ impl Task {
         if count >= MOST_ABANDONED {
             return Err(Error::TooManyAbandoned { count });
         }
-        match Hot::of_this_thread().take() {
+        // SAFETY: this kernel thread's record.
+        match unsafe { Thread::current().as_ref() }.and_then(|thread| thread.slot().take()) {
             Some(task) => Ok(task),
             None => Task::take_slowly(),
         }
@@ -318,10 +385,15 @@ impl Task {
     #[cold]
     fn take_slowly() -> Result<*mut Task, Error> {
         let idle = pool().idle.pop();
-        match idle.or_else(|| HOT.iter().find_map(Hot::take)) {
-            Some(task) => Ok(task),
-            None => Task::make(),
+        if let Some(task) = idle {
+            return Ok(task);
         }
+        Task::make().or_else(|error| {
+            let _errno = ErrnoGuard::new();
+            let mut pool = pool();
+            Slot::rob_all(&mut pool);
+            pool.idle.pop().ok_or(error)
+        })
     }
 
     /// Gives an idle task what to run. `reserved_bytes` at the top of its stack are not the function's.
@@ -363,7 +435,8 @@ impl Task {
             (*task).state = State::Idle;
             (*task).kept.let_go();
         }
-        if !Hot::of_this_thread().give(task) {
+        // SAFETY: this kernel thread's record.
+        if !unsafe { Thread::current().as_ref() }.is_some_and(|thread| thread.slot().give(task)) {
             pool().idle.push(task);
         }
     }
@@ -1059,10 +1132,11 @@ impl Task {
             // ...and one that comes after the look at the timer finds the deadline.
             compiler_fence(SeqCst);
             if !(*thread).is_armed_for(now_ns, (*innermost).effective_ns) {
-                (*thread).arm(now_ns, (*innermost).effective_ns);
-                // Arming can take longer than a short slice: it is not the function's time.
-                Task::settle(task, deadline::now_ns(), budget_us);
-                (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
+                let armed_ns = (*thread).arm(now_ns, (*innermost).effective_ns);
+                if (*innermost).effective_ns.saturating_sub(now_ns) < SHORTEST_ANTICIPATED_NS {
+                    Task::settle(task, armed_ns, budget_us);
+                    (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
+                }
             }
         }
     }
@@ -1151,6 +1225,7 @@ impl Task {
     /// # Safety
     ///
     /// `thread` is this kernel thread, and `task` is running on it.
+    #[inline]
     pub(crate) unsafe fn stop_expired(task: *mut Task, thread: *mut Thread, now_ns: u64) {
         // SAFETY: the caller's promise: the chain is this thread's.
         unsafe {
@@ -1174,6 +1249,7 @@ impl Task {
     /// # Safety
     ///
     /// A function is running on this kernel thread.
+    #[inline]
     pub(crate) unsafe fn stop_current(reason: Stop) {
         let thread = Thread::current();
         // SAFETY: the caller's promise.
@@ -1198,6 +1274,7 @@ impl Task {
     /// # Safety
     ///
     /// A function is running on this kernel thread.
+    #[inline]
     pub(crate) unsafe fn pause_current(unwinding: bool) -> bool {
         // SAFETY: the caller's promise; the function moves between kernel threads, its task does not change.
         unsafe {
@@ -1242,6 +1319,7 @@ impl Task {
     }
 
     /// Outside of a handler, a mask that the function has changed is put away by hand while it is stopped.
+    #[inline]
     unsafe fn without_own_mask(task: *mut Task, thread: *mut Thread, stop: impl FnOnce()) {
         // SAFETY: the callers' promise: the chain is running on this thread.
         unsafe {
@@ -1259,6 +1337,7 @@ impl Task {
         }
     }
 
+    #[inline]
     unsafe fn stop(task: *mut Task, innermost: *mut Task, reason: Stop) {
         // SAFETY: stop_expired and stop_current pass a chain of this thread; its host waits in run.
         unsafe {

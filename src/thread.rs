@@ -4,7 +4,7 @@ use crate::deadline::{Alarm, NEVER};
 use crate::error::{ErrnoGuard, Error};
 use crate::preempt::{self, Patience};
 use crate::stats::Counters;
-use crate::task::{Keeper, Task};
+use crate::task::{Keeper, Slot, Task};
 use libsignal::{Signal, SignalSet};
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -209,9 +209,17 @@ impl Thread {
     /// As for learn_mask, of a thread whose current function's TCB is the current one, with preemption deferred.
     pub(crate) unsafe fn open_mask(thread: *mut Thread) {
         // SAFETY: the caller's promise.
-        if unsafe { (*thread).mask_is_blocked.swap(false, Relaxed) } {
+        let mask_is_blocked = unsafe { &(*thread).mask_is_blocked };
+        if mask_is_blocked.load(Relaxed) {
+            mask_is_blocked.store(false, Relaxed);
             libsignal::unblock(&SignalSet::single(PREEMPTION_SIGNAL));
         }
+    }
+
+    /// Context: this kernel thread.
+    #[inline]
+    pub(crate) fn slot(&self) -> &'static Slot {
+        &self.entry.slot
     }
 
     /// Context: this kernel thread.
@@ -226,10 +234,11 @@ impl Thread {
         self.own_alarm().covers(now_ns, deadline_ns)
     }
 
-    /// Arms the timer for `deadline_ns`; NEVER leaves it as it is.
-    pub(crate) fn arm(&self, now_ns: u64, deadline_ns: u64) {
-        self.own_alarm().arm(now_ns, deadline_ns);
+    /// Arms the timer for `deadline_ns`; NEVER leaves it as it is. Returns what time it is then.
+    pub(crate) fn arm(&self, now_ns: u64, deadline_ns: u64) -> u64 {
+        let after_ns = self.own_alarm().arm(now_ns, deadline_ns);
         self.entry.ring_again();
+        after_ns
     }
 
     pub(crate) fn disarm(&self) {
@@ -305,6 +314,8 @@ struct Entry {
     sent: UnsafeCell<libc::siginfo_t>,
     /// What this kernel thread has done, and those that had the entry before.
     counters: Counters,
+    /// Its idle task; or one of a thread that is gone, for whoever comes next.
+    slot: Slot,
     next: *mut Entry,
 }
 static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
@@ -319,6 +330,11 @@ fn entries() -> impl Iterator<Item = &'static Entry> {
 /// What each kernel thread has counted, those that have ended included.
 pub(crate) fn counters() -> impl Iterator<Item = &'static Counters> {
     entries().map(|entry| &entry.counters)
+}
+
+/// Each kernel thread's idle task.
+pub(crate) fn slots() -> impl Iterator<Item = &'static Slot> {
+    entries().map(|entry| &entry.slot)
 }
 
 /// The lock of signals, with all of them blocked.
@@ -359,6 +375,7 @@ impl Entry {
             is_sent: AtomicBool::new(false),
             sent: UnsafeCell::new(no_signal),
             counters: Counters::default(),
+            slot: Slot::default(),
             next: null_mut(),
         })) as *mut Entry;
         let mut first = ENTRIES.load(Relaxed);
@@ -481,6 +498,7 @@ fn expiry(cookie: usize) -> libc::siginfo_t {
 pub(crate) fn forget_all() {
     for entry in entries() {
         entry.tid.store(0, Relaxed);
+        entry.slot.reset();
     }
 }
 
@@ -506,6 +524,7 @@ unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
         (&raw mut (*state).owner).write_volatile(null_mut());
         compiler_fence(SeqCst);
         (*thread.cast::<Thread>()).kept.let_go();
+        entry.slot.empty();
         drop(Box::from_raw(thread.cast::<Thread>()));
         entry.withdraw();
     }
