@@ -660,10 +660,10 @@ fn report(error: &Error) -> c_int {
 /// would leave the `extern "C"` function.
 fn bracketed<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: left below, on the same TCB.
-    let table = unsafe { gotcha::libgotcha_enter() };
+    let table = unsafe { gotcha::enter() };
     let result = body();
     // SAFETY: undoes enter.
-    unsafe { gotcha::libgotcha_leave(table) };
+    unsafe { gotcha::leave(table) };
     result
 }
 

@@ -120,7 +120,7 @@ impl BracketGuard {
     #[inline]
     pub(crate) fn enter() -> Self {
         // SAFETY: left by Drop, on the same TCB.
-        BracketGuard(unsafe { gotcha::libgotcha_enter() })
+        BracketGuard(unsafe { gotcha::enter() })
     }
 }
 
@@ -128,7 +128,7 @@ impl Drop for BracketGuard {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: undoes enter.
-        unsafe { gotcha::libgotcha_leave(self.0) }
+        unsafe { gotcha::leave(self.0) }
     }
 }
 
@@ -216,20 +216,23 @@ where
 /// # Ok::<(), inger::Error>(())
 /// ```
 pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) -> Result<&'l mut Linger<'a, T>, Error> {
-    if budget_us == 0 || !linger.is_continuation() {
+    let Linger::Continuation(continuation) = linger else { return Ok(linger) };
+    if budget_us == 0 {
         return Ok(linger);
     }
     let _bracket = BracketGuard::enter();
-    // What can fail, before the function is taken out.
+    // What can fail, and leaves the function as it is.
     Thread::get()?;
-    // Poison stays behind if the function panics.
-    let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else {
+    // SAFETY: the task is this continuation's, once it is claimed.
+    let ran = if continuation.claim() { unsafe { continuation.run(budget_us) } } else { Err(Error::Cancelled) };
+    if ran == Ok(false) {
         return Ok(linger);
-    };
-    if !continuation.claim() {
-        return Err(Error::Cancelled);
     }
-    *linger = continuation.go_on(budget_us)?;
+    // Poison stays behind if the function panics.
+    let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else { unreachable!() };
+    ran?;
+    // SAFETY: the function has completed.
+    *linger = Linger::Completion(unsafe { continuation.complete() });
     Ok(linger)
 }
 
@@ -280,27 +283,29 @@ impl<'a, T> Continuation<'a, T> {
     ///
     /// Context: bracketed.
     #[inline]
-    pub(crate) fn start(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
+    pub(crate) fn start(mut self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
         if budget_us == 0 {
             // SAFETY: the task is this continuation's, and prepared.
             unsafe { Task::keep(self.task.as_ptr()) };
             return Ok(Linger::Continuation(self));
         }
-        self.go_on(budget_us)
+        // SAFETY: the task is this continuation's, and prepared; then it has completed.
+        unsafe {
+            Ok(if self.run(budget_us)? { Linger::Completion(self.complete()) } else { Linger::Continuation(self) })
+        }
     }
 
+    /// Its result, or the function's panic.
+    ///
     /// Context: bracketed.
-    fn go_on(mut self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
-        // SAFETY: the task is this continuation's, prepared or stopped.
-        if unsafe { self.run(budget_us) }? {
-            // SAFETY: the function has completed, and the continuation is not dropped.
-            match unsafe { ManuallyDrop::new(self).take_outcome(Task::release) } {
-                Ok(result) => Ok(Linger::Completion(result)),
-                Err(panic) => resume_unwind(panic),
-            }
-        } else {
-            Ok(Linger::Continuation(self))
-        }
+    ///
+    /// # Safety
+    ///
+    /// The function has completed.
+    #[inline]
+    unsafe fn complete(self) -> T {
+        // SAFETY: the caller's promise; the continuation is not dropped.
+        unsafe { ManuallyDrop::new(self).take_outcome(Task::release) }.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Runs the function until it completes, or stops. Returns whether it has completed.
@@ -310,6 +315,7 @@ impl<'a, T> Continuation<'a, T> {
     /// # Safety
     ///
     /// The task is this continuation's, prepared or stopped.
+    #[inline]
     unsafe fn run(&mut self, budget_us: u64) -> Result<bool, Error> {
         let task = self.task.as_ptr();
         // SAFETY: the caller's promise.
@@ -778,8 +784,6 @@ impl<'a, T> Linger<'a, T> {
 /// Stops the preemptible function that calls it, as if its time were up.
 ///
 /// Its launcher goes on, and may [`resume`] it. Outside a preemptible function it does nothing.
-// Backtraces look for it by its address.
-#[inline(never)]
 pub fn pause() {
     let is_cancelled = {
         let unwinding = thread::panicking();
@@ -793,6 +797,7 @@ pub fn pause() {
 }
 
 /// Is this the code of a preemptible function?
+#[inline]
 pub(crate) fn in_function() -> bool {
     // SAFETY: the state of the current TCB is always there.
     unsafe { (*gotcha::this()).is_virtual != 0 }

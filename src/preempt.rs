@@ -91,7 +91,7 @@ pub(crate) fn open() {
 pub(crate) fn close() {
     // SAFETY: the state of the current TCB; the bracket is never left, the function has ended.
     unsafe {
-        gotcha::libgotcha_enter();
+        gotcha::enter();
         (*gate()).defer = 1;
     }
 }
@@ -145,7 +145,7 @@ pub(crate) unsafe extern "C" fn take_pending() {
     unsafe {
         let mut resumed = false;
         loop {
-            let table = gotcha::libgotcha_enter();
+            let table = gotcha::enter();
             (*gotcha::this()).pending = 0;
             let now_ns = deadline::now_ns();
             if is_due(Thread::current(), now_ns, resumed) {
@@ -390,6 +390,7 @@ unsafe fn note_expiry(thread: *mut Thread, now_ns: u64) {
 }
 
 /// Our timer, in a function's own code. Returns whether that was stopped, and is now resumed.
+#[inline(always)]
 unsafe fn on_expiry(thread: *mut Thread, uc: *mut ucontext_t, now_ns: u64) -> bool {
     // SAFETY: the frame is the kernel's; the thread is this one; preemption was open, so a function runs.
     unsafe {
@@ -427,6 +428,7 @@ unsafe fn has_own_mask(thread: *mut Thread, uc: *const ucontext_t, mask_around: 
 }
 
 /// Stops the function from within its signal handler; returns when it is resumed.
+#[inline]
 unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
     // SAFETY: on_expiry's context.
     unsafe {
@@ -459,7 +461,8 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
         let mut opens_mask = false;
         loop {
             let thread = Thread::current();
-            if (*thread).mask_is_blocked.swap(false, Relaxed) {
+            if (*thread).mask_is_blocked.load(Relaxed) {
+                (*thread).mask_is_blocked.store(false, Relaxed);
                 let mut mask = frame_mask(uc);
                 mask.remove(PREEMPTION_SIGNAL);
                 set_frame_mask(uc, mask.bits());
@@ -726,7 +729,7 @@ unsafe extern "C" fn report_wait(tid: i32) {
 unsafe extern "C" fn end_function(_reason: c_int) -> bool {
     // SAFETY: called on a function's TCB; a stopped function that is never resumed.
     unsafe {
-        gotcha::libgotcha_enter();
+        gotcha::enter();
         Task::stop_current(Stop::Ended);
     }
     std::process::abort()
@@ -779,7 +782,7 @@ unsafe extern "C" fn report_overflow(_signal: c_int, info: *mut siginfo_t, _cont
     };
     // SAFETY: on the way to abort: whatever is interrupted never goes on.
     unsafe {
-        gotcha::libgotcha_enter();
+        gotcha::enter();
         let mut symbol: libc::Dl_info = std::mem::zeroed();
         let known = libc::dladdr(overflow.function as *const c_void, &mut symbol) != 0 && !symbol.dli_sname.is_null();
         let name = if known { std::ffi::CStr::from_ptr(symbol.dli_sname).to_str() } else { Ok("a function") };

@@ -299,10 +299,7 @@ unsafe extern "C" {
     pub fn libgotcha_run_hook();
 }
 unsafe extern "C" {
-    pub fn libgotcha_enter() -> *mut *mut ::core::ffi::c_void;
-}
-unsafe extern "C" {
-    pub fn libgotcha_leave(table: *mut *mut ::core::ffi::c_void);
+    pub static mut libgotcha_starting_table: [*mut ::core::ffi::c_void; 0usize];
 }
 unsafe extern "C" {
     pub fn libgotcha_run_hosted(

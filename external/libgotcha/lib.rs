@@ -9,7 +9,8 @@
 mod bindings;
 pub use bindings::*;
 
-use std::ffi::{CStr, c_long};
+use std::ffi::{CStr, c_long, c_void};
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 /// Why a call failed: an errno value, and the cause as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,4 +127,51 @@ pub fn this() -> *mut libgotcha_thread {
         );
     }
     address
+}
+
+/// Crosses into the starting libset, on the same thread pointer, and defers preemption until [`leave`]; nests. Returns the
+/// table to go back to.
+///
+/// What `shared_enter` and `shared_leave` of `internal.h` are to calls of shared functions, this is to the control
+/// library's own code; the shared hook does not see it.
+///
+/// # Safety
+///
+/// The current thread control block is one that the library knows: a kernel thread's own, or one that it has made.
+#[inline]
+pub unsafe fn enter() -> *mut *mut c_void {
+    // SAFETY: the caller's promise. Volatile, and in this order: a handler reads it.
+    unsafe {
+        let state = this();
+        let defer = &raw mut (*state).defer;
+        defer.write_volatile(defer.read_volatile() + 1);
+        compiler_fence(SeqCst);
+        let table = (*state).table;
+        (&raw mut (*state).table).write_volatile((&raw mut libgotcha_starting_table).cast());
+        compiler_fence(SeqCst);
+        table
+    }
+}
+
+/// Ends what [`enter`] has begun, and makes up for a preemption that came in between: may come back on another kernel
+/// thread.
+///
+/// # Safety
+///
+/// `table` is what the matching call of [`enter`] returned, on the same thread control block.
+#[inline]
+pub unsafe fn leave(table: *mut *mut c_void) {
+    // SAFETY: the caller's promise; as in enter.
+    unsafe {
+        let state = this();
+        compiler_fence(SeqCst);
+        (&raw mut (*state).table).write_volatile(table);
+        compiler_fence(SeqCst);
+        let defer = &raw mut (*state).defer;
+        let left = defer.read_volatile() - 1;
+        defer.write_volatile(left);
+        if left == 0 && (&raw const (*state).pending).read_volatile() != 0 {
+            libgotcha_take_pending();
+        }
+    }
 }

@@ -543,10 +543,10 @@ fn a_handler_in_a_shared_call() {
     handle(|| {
         checked(Side::Function, || {
             // SAFETY: left below, on the same TCB.
-            let table = unsafe { gotcha::libgotcha_enter() };
+            let table = unsafe { gotcha::enter() };
             exhaustive_expire_start();
             // SAFETY: undoes enter.
-            unsafe { gotcha::libgotcha_leave(table) };
+            unsafe { gotcha::leave(table) };
         });
         wait();
         42

@@ -181,9 +181,8 @@ int libgotcha_share(const char *name);
 
 void libgotcha_take_pending(void);
 void libgotcha_run_hook(void);
-/* A bracket for the control library's own code: see shared_enter() in internal.h. */
-void **libgotcha_enter(void);
-void libgotcha_leave(void **table);
+/* For brackets of the control library's own code: lib.rs has them in Rust, to be inlined. */
+extern void *libgotcha_starting_table[];
 /* Runs `function` as the kernel thread's own code, on the current stack: thread-locals are that thread's, calls go to the
  * starting libset, preemption is deferred. Any time, before libgotcha_init() too. `function` returns, and by returning. */
 void libgotcha_run_hosted(void (*function)(void *), void *argument);

@@ -87,7 +87,7 @@ static int call_back(struct dl_phdr_info *info, size_t size, void *closure) {
 		gotcha_set_thread_pointer(guard->virtual_tcb);
 	set_table(guard->shared.table);
 	int result = callback->visit(info, size, callback->closure);
-	set_table(gotcha_starting_table);
+	set_table(libgotcha_starting_table);
 	if (guard->virtual_tcb)
 		gotcha_set_thread_pointer(host_of_this());
 	return result;
@@ -101,17 +101,6 @@ int gotcha_iterate_phdr(int (*iterate)(gotcha_phdr_visitor *, void *), gotcha_ph
 	int result = iterate(call_back, &(struct callback) { &guard, visit, closure });
 	gotcha_hosted_leave(&guard);
 	return result;
-}
-
-void **libgotcha_enter(void) {
-	struct shared_guard guard;
-	shared_enter(&guard);
-	return guard.table;
-}
-
-void libgotcha_leave(void **table) {
-	struct shared_guard guard = { table };
-	shared_leave(&guard);
 }
 
 void (*gotcha_shared_hook)(void);

@@ -21,7 +21,7 @@
 
 enum { TRAMPOLINE_SIZE = 16, CHUNK_SLOTS = 4096, CHUNKS = MAX_SLOTS / CHUNK_SLOTS, HASH_SIZE = 2 * MAX_SLOTS };
 
-void *gotcha_starting_table[MAX_SLOTS], *gotcha_shared_table[MAX_SLOTS];
+void *libgotcha_starting_table[MAX_SLOTS], *gotcha_shared_table[MAX_SLOTS];
 
 /* Filled from the front; a slot is never given back. Written under `slots_lock`; `slots_len` last, so
  * that lock-free readers see whole slots, and so does the child of a fork. */
@@ -183,7 +183,7 @@ static int fill_slot(size_t index, void *function) {
 		error = find_entry(index, &slot->everywhere);
 	else if (!home || home->kind != OBJECT_REPLICATED || function == once_proxy())
 		slot->everywhere = function;
-	gotcha_starting_table[index] = base_entry(function, true);
+	libgotcha_starting_table[index] = base_entry(function, true);
 	gotcha_shared_table[index] = row ? slot->everywhere : function;
 	for (size_t i = 0; i < gotcha_libsets_len(); i++)
 		gotcha_libset(i + 1)->table[index] = entry_for(gotcha_libset(i + 1), slot);

@@ -192,11 +192,10 @@ struct libset {
 	_Atomic uint64_t keys[16];      /* bit by bit: made by its code since it was pristine, and not deleted */
 };
 
-extern void *gotcha_starting_table[MAX_SLOTS];
 /* Of code inside a call of a shared function: the starting libset on a function's TCB, so that all rows apply. */
 extern void *gotcha_shared_table[MAX_SLOTS];
 static inline bool is_libsets(void **table) {
-	return table != gotcha_starting_table && table != gotcha_shared_table;
+	return table != libgotcha_starting_table && table != gotcha_shared_table;
 }
 struct libset *gotcha_libset(long number);
 size_t gotcha_libsets_len(void);
@@ -581,7 +580,7 @@ extern int *(*gotcha_base_errno)(void);         /* base's __errno_location */
 
 /* Cross from a libset into the starting one and back, on the same thread pointer.
  * Context: any. Preemption is deferred in between.
- * INVARIANT(G1): between enter and leave THIS.defer > 0 and THIS.table is the starting table. */
+ * INVARIANT(G1): between enter and leave THIS.defer > 0 and THIS.table is the starting table. lib.rs keeps it too. */
 struct shared_guard {
 	void **table;
 };
@@ -590,7 +589,7 @@ static inline void shared_enter(struct shared_guard *guard) {
 	THIS.defer++;
 	compiler_barrier();
 	guard->table = THIS.table;
-	THIS.table = gotcha_starting_table;
+	THIS.table = libgotcha_starting_table;
 	compiler_barrier();
 }
 static inline void shared_leave(struct shared_guard *guard) {

@@ -668,10 +668,10 @@ libgotcha_group_t libgotcha_group_thread_set(libgotcha_group_t group) {
 		return LIBGOTCHA_GROUP_ERROR;
 	libgotcha_group_t previous = libgotcha_group_thread_get();
 	/* the order keeps in_libset() true only of a whole pair */
-	THIS.table = gotcha_starting_table;
+	THIS.table = libgotcha_starting_table;
 	THIS.set = set;
 	compiler_barrier();
-	THIS.table = set ? set->table : gotcha_starting_table;
+	THIS.table = set ? set->table : libgotcha_starting_table;
 	return previous;
 }
 

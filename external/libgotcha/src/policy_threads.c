@@ -83,7 +83,7 @@ static void *run_thread(void *closure) {
 	compiler_barrier();
 	THIS.table = start.set->table;
 	void *result = start.function(start.argument);
-	THIS.table = gotcha_starting_table;
+	THIS.table = libgotcha_starting_table;
 	compiler_barrier();
 	THIS.set = NULL;
 	return result;

@@ -55,7 +55,7 @@ static _Noreturn void refuse(const char *message) {
 /* Context: a call is about to be made: any stack and TCB, preemption deferred, the caller's table. */
 void gotcha_calls_make(void) {
 	void **table = THIS.table;
-	THIS.table = gotcha_starting_table;
+	THIS.table = libgotcha_starting_table;
 	compiler_barrier();
 	/* else a handler of the program has made it meanwhile */
 	if (THIS.calls_end == THIS.calls_limit) {
@@ -73,10 +73,11 @@ void gotcha_calls_make(void) {
 
 /* At a kernel thread's end; a function's TCB keeps its own. */
 static void release(void *calls) {
-	void **table = libgotcha_enter();
+	struct shared_guard guard;
+	shared_enter(&guard);
 	THIS.calls = THIS.calls_end = THIS.calls_limit = NULL;
 	gotcha_base_free(calls);
-	libgotcha_leave(table);
+	shared_leave(&guard);
 }
 
 /* `call` returns, and others have been made after it: they were left in a way that is not known here, such as

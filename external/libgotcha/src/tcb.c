@@ -14,7 +14,7 @@
 
 /* The static initialiser is that of a kernel thread: it starts in the starting libset and is
  * never preempted. A virtual TCB gets its own values in libgotcha_tcb_new(). */
-__thread struct libgotcha_thread libgotcha_tls = { .table = gotcha_starting_table, .defer = 1 };
+__thread struct libgotcha_thread libgotcha_tls = { .table = libgotcha_starting_table, .defer = 1 };
 
 /* One module's thread-local storage in one TCB. */
 struct block {
@@ -205,7 +205,7 @@ static void visit_idle(uintptr_t tcb) {
 	struct libgotcha_thread *state = libgotcha_tcb_state(tcb);
 	state->owner = THIS.owner;
 	state->host = thread_pointer();
-	state->table = gotcha_starting_table;
+	state->table = libgotcha_starting_table;
 }
 
 void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to) {
@@ -255,7 +255,7 @@ int gotcha_tcb_make(struct libset *set, uintptr_t *made) {
 		fill_tcb(tcb);
 	/* a signal that comes while it is current below must find the kernel thread's record */
 	*libgotcha_tcb_state(tcb) = (struct libgotcha_thread) {
-		.table = gotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .host = host,
+		.table = libgotcha_starting_table, .defer = 1, .is_virtual = 1, .set = set, .host = host,
 		.owner = THIS.owner, .signal_blocked = THIS.signal_blocked };
 	gotcha_set_thread_pointer(tcb);
 	gotcha_base_ctype_init();
