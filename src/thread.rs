@@ -364,6 +364,7 @@ impl Entry {
     /// One for this kernel thread; [`Entry::publish`] fills it in.
     fn claim() -> &'static Entry {
         if let Some(free) = entries().find(|entry| entry.tid.compare_exchange(0, -1, Acquire, Relaxed).is_ok()) {
+            free.slot.reset();
             return free;
         }
         // SAFETY: zeroes are a siginfo_t.

@@ -72,3 +72,71 @@ fn of_descriptors() {
         assert!(text.contains("Too many open files"), "{engine}: {text}");
     }
 }
+
+/// A kernel thread keeps an idle libset for its next launch; where there are no others, somebody else gets it.
+#[test]
+fn of_libsets_that_others_keep() {
+    if is_child("of_libsets_that_others_keep") {
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let idle = std::thread::spawn(move || {
+            assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+            done.send(()).unwrap();
+            std::thread::park();
+            assert!(launch(|| (), u64::MAX).unwrap().is_completion());
+        });
+        is_done.recv().unwrap();
+        let both = [launch(pause, u64::MAX).unwrap(), launch(pause, u64::MAX).unwrap()];
+        assert!(matches!(launch(pause, u64::MAX), Err(Error::TooManyLibsets { .. })));
+        drop(both);
+        idle.thread().unpark();
+        return idle.join().unwrap();
+    }
+    succeed(child("of_libsets_that_others_keep").env("LIBGOTCHA_NUMGROUPS", "2"));
+}
+
+/// The same while they use it: nobody gets one that somebody else has.
+#[test]
+fn of_libsets_that_others_use() {
+    const THREADS: usize = 4;
+    const LAUNCHES: usize = 20_000;
+    thread_local!(static OWNER: std::cell::Cell<usize> = const { std::cell::Cell::new(0) });
+    if is_child("of_libsets_that_others_use") {
+        let refused = std::sync::atomic::AtomicUsize::new(0);
+        let launch_often = |number: usize| {
+            let mut finished = 0;
+            while finished < LAUNCHES {
+                let is_mine = launch(
+                    || {
+                        let found = OWNER.replace(number);
+                        (0..20).for_each(|_| std::hint::spin_loop());
+                        found == 0 && OWNER.get() == number
+                    },
+                    u64::MAX,
+                );
+                match is_mine {
+                    Ok(is_mine) => {
+                        assert_eq!(is_mine.completion(), Some(true));
+                        finished += 1;
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, Error::TooManyLibsets { .. }), "{error}");
+                        refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..=THREADS).for_each(|number| {
+                _ = scope.spawn({
+                    let launch_often = &launch_often;
+                    move || launch_often(number)
+                })
+            })
+        });
+        // More than one thread at a time has wanted the libset, or the test shows nothing.
+        assert!(inger::stats().libsets_made == 1);
+        return eprintln!("refused: {refused:?}");
+    }
+    eprintln!("{}", succeed(child("of_libsets_that_others_use").env("LIBGOTCHA_NUMGROUPS", "1")));
+}
