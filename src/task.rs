@@ -615,6 +615,7 @@ impl Task {
     /// # Safety
     ///
     /// `task` is a task, of whatever function.
+    #[inline]
     pub(crate) unsafe fn generation(task: *mut Task) -> Generation {
         // SAFETY: the caller's promise: tasks are never freed.
         unsafe { (*task).generation.load(Acquire) }
@@ -1037,6 +1038,7 @@ impl Task {
     /// # Safety
     ///
     /// As for run, but it may have ended.
+    #[inline]
     pub(crate) unsafe fn go_on(task: *mut Task, budget_us: u64) -> Result<Stop, Error> {
         // SAFETY: the caller's promise.
         match unsafe { (*task).state } {

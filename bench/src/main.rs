@@ -3,6 +3,7 @@
 
 mod libraries;
 mod ours;
+mod parts;
 mod peers;
 mod plan;
 mod plots;

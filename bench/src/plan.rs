@@ -101,6 +101,7 @@ pub(crate) fn sections() -> Vec<Section> {
         launch(),
         switch(),
         preempted(),
+        parts(),
         overshoot(),
         cancel(),
         calls(),
@@ -173,6 +174,24 @@ fn preempted() -> Section {
     .row("resume of a preempted function", &ours(), ("resume-preempted", 0), How::Each(50))
     .goal(Goal::Most(250.0))
     .row("waking a parked thread", &peer(), ("wake", 0), How::Each(50))
+}
+
+fn parts() -> Section {
+    Section::new(
+        "parts",
+        "What the machine charges for what these consist of",
+        "Measured in a process that never launches. A launch and a resume contain one of the switches, which contains the two lines \
+         above it; with a limit, one reading of the clock; to arm, to wait for the signal and the switches are what a time-out \
+         consists of, but for what is made up for by arming early.",
+    )
+    .row("setting the thread pointer, twice", &peer(), ("thread-pointer", 0), How::Batch)
+    .row("storing mxcsr and the x87 control word, twice", &peer(), ("control-words", 0), How::Batch)
+    .row("a switch, there and back by the function's end", &peer(), ("enter", 0), How::Batch)
+    .row("a switch, there and back by leaving", &peer(), ("reenter", 0), How::Batch)
+    .row("reading the clock", &peer(), ("clock", 0), How::Batch)
+    .row("arming a timer", &peer(), ("arm", 0), How::Each(20))
+    .row("how late its signal is, after 1 ms", &peer(), ("alarm", 1_000), How::Each(5))
+    .row("how late its signal is, after 100 µs", &peer(), ("alarm", 100), How::Each(5))
 }
 
 fn overshoot() -> Section {

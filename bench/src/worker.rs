@@ -5,7 +5,7 @@
 //! `ok` and the readings, or `error` and the cause.
 
 use crate::libraries::Library;
-use crate::{ours, peers};
+use crate::{ours, parts, peers};
 use clap::Args;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -120,7 +120,9 @@ fn find(name: &str, parameter: u64, folder: &Path) -> Result<Measure, String> {
     if let Some(measure) = ours::find(name, parameter, folder) {
         return measure;
     }
-    peers::find(name, parameter).unwrap_or_else(|| Err(format!("there is no measure {name}")))
+    peers::find(name, parameter)
+        .or_else(|| parts::find(name, parameter))
+        .unwrap_or_else(|| Err(format!("there is no measure {name}")))
 }
 
 /// What is around the operations whose system calls are counted: calls that fail.
