@@ -104,9 +104,12 @@ bool gotcha_donate_for_mutex(const pthread_mutex_t *mutex, clockid_t clock, cons
 	enum { GLANCES = 200 };
 	for (int i = 0; i < GLANCES && is_in_between(mutex); i++)
 		__builtin_ia32_pause();
-	while (is_in_between(mutex) && may_donate() && !is_over(clock, deadline) && donate(0))
-		;
-	return gotcha_donate_to_owner(&mutex->__data.__owner, clock, deadline);
+	/* an owner who goes on may stop in between, too */
+	do {
+		if (gotcha_donate_to_owner(&mutex->__data.__owner, clock, deadline))
+			return true;
+	} while (is_in_between(mutex) && may_donate() && !is_over(clock, deadline) && donate(0));
+	return false;
 }
 
 static void add_ns(struct timespec *time, int64_t ns) {
