@@ -4,7 +4,7 @@
 //! when it is asked for, in files: the program's and its libraries', and what distributions install below
 //! `/usr/lib/debug`. Copies of libraries have the addresses of their originals there.
 
-use crate::task::Task;
+use crate::task::{State, Stop, Task};
 use addr2line::Context;
 use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian};
 use memmap2::Mmap;
@@ -24,6 +24,8 @@ use std::sync::OnceLock;
 #[derive(Clone, Debug)]
 pub struct Backtrace {
     points: Vec<Point>,
+    /// In `pause()`, of which nothing is told but that.
+    is_paused: bool,
     frames: OnceLock<Vec<Frame>>,
 }
 
@@ -33,8 +35,6 @@ struct Point {
     address: usize,
     library: Option<PathBuf>,
     offset: usize,
-    /// In `pause()`, of which nothing is told but that.
-    is_pause: bool,
 }
 
 /// One call in a [`Backtrace`] that has not returned.
@@ -62,23 +62,15 @@ impl Backtrace {
     pub(crate) unsafe fn capture(task: *mut Task) -> Self {
         // SAFETY: the caller's promise.
         let mut frames = unsafe { Task::frames(task) };
+        // SAFETY: as above.
+        let is_paused = unsafe { (*task).state } == State::Stopped(Stop::Paused);
         // What the library itself does to stop is of no interest.
-        let pauses = [
-            crate::pause as *const () as usize,
-            #[cfg(feature = "ffi")]
-            (crate::ffi::linger_pause as *const () as usize),
-        ];
         let deferred = crate::preempt::take_pending as *const () as usize;
         if let Some(own) = frames.iter().position(|frame| frame.function == deferred) {
             frames.drain(..=own);
-        } else if let Some(pause) = frames.iter().position(|frame| pauses.contains(&frame.function)) {
-            frames.drain(..pause);
         }
-        let points = frames
-            .into_iter()
-            .map(|frame| Point { is_pause: pauses.contains(&frame.function), ..Point::at(frame.instruction) });
-        let points = points.collect();
-        Backtrace { points, frames: OnceLock::new() }
+        let points = frames.into_iter().map(|frame| Point::at(frame.instruction)).collect();
+        Backtrace { points, is_paused, frames: OnceLock::new() }
     }
 
     /// The calls, innermost first, to the base of the function's stack.
@@ -99,9 +91,29 @@ impl Backtrace {
                 let symbols = if symbols.is_empty() { vec![Symbol::default()] } else { symbols };
                 symbols.into_iter().map(|symbol| Frame { point: point.clone(), symbol })
             });
-            frames.collect()
+            let frames = frames.collect();
+            if self.is_paused { in_pause(frames) } else { frames }
         })
     }
+}
+
+/// The same, with one frame for `pause` instead of what it does. In Rust it is part of the function that calls it, so that
+/// only names tell where it begins; what is not named is the caller's.
+fn in_pause(mut frames: Vec<Frame>) -> Vec<Frame> {
+    let in_c = frames.iter().position(|frame| frame.name() == Some("linger_pause"));
+    let own = frames.iter().take_while(|frame| frame.name().is_some_and(|name| name.starts_with("inger::"))).count();
+    // Short debug information leaves out where a name is from.
+    let in_rust = frames.iter().position(|frame| matches!(frame.name(), Some("pause" | "inger::linger::pause")));
+    match (in_c, in_rust.map_or(own, |pause| own.max(pause + 1))) {
+        (Some(pause), _) => _ = frames.drain(..pause),
+        (None, own) => {
+            let Some(first) = frames.get(own) else { return frames };
+            let symbol = Symbol { name: Some("inger::pause".into()), ..Symbol::default() };
+            let pause = Frame { point: first.point.clone(), symbol };
+            frames.splice(..own, [pause]);
+        }
+    }
+    frames
 }
 
 impl Point {
@@ -116,7 +128,7 @@ impl Point {
             let executable = (name == "/proc/self/exe").then(|| std::fs::read_link(name).ok()).flatten();
             executable.unwrap_or_else(|| name.into())
         });
-        Point { address, library, offset: place.address, is_pause: false }
+        Point { address, library, offset: place.address }
     }
 }
 
@@ -202,9 +214,6 @@ fn look_up(library: &Path, points: &[Point], symbols: &mut [Vec<Symbol>]) -> Res
         // What was not inlined is a symbol, with its whole name, which short debug information leaves out.
         let Symbol { name, file, line } = symbols.pop().unwrap_or_default();
         let whole_name = name_of(&object, offset).or_else(|| name_of(separate.as_ref()?, offset));
-        if point.is_pause {
-            symbols.clear();
-        }
         symbols.push(Symbol { name: whole_name.or(name), file, line });
     }
     Ok(())

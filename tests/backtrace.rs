@@ -71,8 +71,8 @@ fn paused() {
     let _slots = slots(1);
     let mut linger = launch(pausing, u64::MAX).unwrap();
     let trace = linger.backtrace().unwrap();
-    assert_trace(&trace, &["inger::linger::pause", "pausing"]);
-    assert_eq!(position(&trace, "inger::linger::pause"), Some(0), "{trace}");
+    assert_trace(&trace, &["inger::pause", "pausing"]);
+    assert_eq!(position(&trace, "inger::pause"), Some(0), "{trace}");
     let frame = trace.frames()[position(&trace, "pausing").unwrap()].clone();
     let (line, _) = finish(linger, u64::MAX);
     assert!(frame.file().is_some_and(|file| file.ends_with("tests/backtrace.rs")), "{trace}");

@@ -123,7 +123,7 @@ void libgotcha_trace_signal(const char *event, int64_t number, const char *unit)
 /* Calls from inside functions that are carried out by the original libraries, or by a wrapper of ours: those of rows, and of
  * shared libraries.  Our own calls there are made in brackets. */
 static bool is_traced_call(void) {
-	return THIS.is_virtual && THIS.set && THIS.table != gotcha_starting_table;
+	return THIS.is_virtual && THIS.set && THIS.table != libgotcha_starting_table;
 }
 
 static void trace_call(const char *name, const char *suffix, const char *library) {

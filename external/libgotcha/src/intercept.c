@@ -378,7 +378,7 @@ static int redirect_word(struct patch *patch) {
 int gotcha_intercept_again(void) {
 	lock_slots();
 	for (size_t i = 0; i < slots_len; i++)
-		gotcha_starting_table[i] = base_entry(slots[i].function, true);
+		libgotcha_starting_table[i] = base_entry(slots[i].function, true);
 	unlock_slots();
 	int error = 0;
 	for (size_t i = 0; !error && i < patches_len; i++)
