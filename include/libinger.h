@@ -244,8 +244,8 @@ void linger_cancel(linger_t *linger);
  *
  * What counts is what the function has asked malloc() and its like for, itself or libraries in its name (strdup(), regcomp(),
  * operator new), and nobody has freed yet. Not counted are what threads of its own allocate, and what
- * libraries do that are shared. What functions that it has launched return is its. In the child of a fork
- * nothing is freed that was allocated before.
+ * libraries do that are shared. What functions that it has launched return is its. The child of a fork that comes while
+ * another thread allocates in such a function frees nothing that was allocated before.
  *
  * Descriptors count that it gets from open(), openat(), creat(), socket(), socketpair(), accept(), pipe(), dup(), fcntl(),
  * eventfd(), epoll_create(), timerfd_create(), signalfd(), inotify_init(), memfd_create(), mkstemp() and their variants.

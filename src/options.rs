@@ -73,7 +73,8 @@ impl Options {
     /// through [`Alloc`](crate::Alloc), and what its captures held before it began.
     ///
     /// Calls of `malloc` and `free` in such functions take some 25 ns more each, and while one of them has a block, calls of
-    /// `free` anywhere a few. In the child of a fork nothing is freed that was allocated before.
+    /// `free` anywhere a few. The child of a fork that comes while another thread does so forgets whose blocks are whose, and
+    /// frees none of those that were allocated before.
     ///
     /// # Errors
     ///

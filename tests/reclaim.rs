@@ -269,7 +269,8 @@ fn on_many_threads() {
     assert!(lost < 500_000, "{lost} bytes each");
 }
 
-/// The child of a fork knows nothing of what was allocated before, and goes on.
+/// The child of a fork has the function too, and what it has; and forks that come while others allocate, in a function or
+/// out of it, leave the child able to.
 #[test]
 fn in_the_child_of_a_fork() {
     let _alone = alone();
@@ -280,18 +281,44 @@ fn in_the_child_of_a_fork() {
     if child == 0 {
         let own = reclaiming().launch(paused_with_blocks, u64::MAX).unwrap();
         let before = heap_bytes();
-        reclaim(linger);
-        let kept = heap_bytes();
         reclaim(own);
-        let freed = kept - heap_bytes();
+        let between = heap_bytes();
+        reclaim(linger);
+        let is_freed = before - between > 300_000 && between - heap_bytes() > 300_000;
         // SAFETY: ends the child.
-        unsafe { libc::_exit(if kept >= before && freed > 300_000 { 0 } else { 1 }) };
+        unsafe { libc::_exit(if is_freed { 0 } else { 1 }) };
     }
     let mut status = -1;
     // SAFETY: waits for our child.
     assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
     assert_eq!(status, 0);
     reclaim(linger);
+
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    reclaim(reclaiming().launch(endless, 300).unwrap());
+                }
+            });
+        }
+        for _ in 0..300 {
+            // SAFETY: as above; it allocates at once.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                drop(black_box(allocate()));
+                reclaim(reclaiming().launch(paused_with_blocks, u64::MAX).unwrap());
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(0) };
+            }
+            let mut status = -1;
+            // SAFETY: waits for our child.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+        is_over.store(true, Relaxed);
+    });
 }
 
 fn open_count() -> usize {

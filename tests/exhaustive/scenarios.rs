@@ -3,7 +3,7 @@
 //! This code runs in the traced process, up to the end mark in the trunk, and to the end in each branch.
 
 use crate::marks::*;
-use inger::{Alloc, Error, Linger, launch, no_preempt, pause, resume};
+use inger::{Alloc, Error, Linger, Options, launch, no_preempt, pause, resume};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -59,6 +59,7 @@ pub(crate) const ALL: &[Scenario] = &[
     good("handler_of_chain", a_handler_with_a_chain),
     good("cancel_reclaim", a_reclaim),
     good("cancel_drop", a_drop),
+    good("tracked", a_tracked_function_that_is_reclaimed),
     good("no_preempt", || in_function(|| no_preempt(|| black_box(7)), |seven| assert_eq!(seven, 7))),
     good("trampoline", || in_function(|| number(c"-1234567"), |number| assert_eq!(number, -1_234_567))),
     good("malloc_free", || in_function(|| allocate(libc::malloc, libc::free), |()| {})),
@@ -371,6 +372,61 @@ fn in_function<R, C: FnOnce(R) + Send>(call: impl FnOnce() -> R + Send, check: C
 }
 
 // ---------------------------------------------------------------------------------- life of a function
+
+/// What the process has: bytes of the heap, descriptors.
+fn possessions() -> (usize, usize) {
+    // SAFETY: plain calls.
+    unsafe {
+        let heap = libc::mallinfo2();
+        let descriptors = (0..256).filter(|&number| libc::fcntl(number, libc::F_GETFD) >= 0).count();
+        // Most are not open.
+        set_errno(77);
+        (heap.uordblks + heap.hblkhd, descriptors)
+    }
+}
+
+/// Wherever it was stopped, it leaves neither block nor descriptor, and nothing is given back twice.
+fn a_tracked_function_that_is_reclaimed() {
+    // SAFETY: what the functions allocate and open nobody else uses.
+    let options = unsafe { Options::new().reclaim_heap().close_descriptors() };
+    let acquire = || {
+        // SAFETY: plain calls; the block is not used.
+        unsafe {
+            let block = libc::malloc(BLOCK_SIZE / 2);
+            let first = libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY);
+            let block = libc::realloc(block, BLOCK_SIZE);
+            let second = libc::dup(first);
+            libc::close(first);
+            (block.expose_provenance(), second)
+        }
+    };
+    let release = |(block, descriptor): (usize, c_int)| {
+        // SAFETY: acquire's.
+        unsafe {
+            libc::close(descriptor);
+            libc::free(std::ptr::with_exposed_provenance_mut(block));
+        }
+    };
+    assert!(options.launch(|| release(acquire()), u64::MAX).unwrap().is_completion());
+    let (heap_bytes, descriptors) = possessions();
+    let function = || -> () {
+        exhaustive_start();
+        let held = acquire();
+        release(black_box(held));
+        exhaustive_end();
+        loop {
+            std::hint::spin_loop();
+        }
+    };
+    let linger = options.launch(function, SHORT_US).unwrap();
+    assert!(linger.is_continuation());
+    // SAFETY: nothing outside points into the function.
+    unsafe { linger.reclaim() };
+    let after = possessions();
+    assert_eq!(after.1, descriptors, "descriptors");
+    assert!(after.0 < heap_bytes + BLOCK_SIZE / 2 - 1000, "{} bytes, then {}", heap_bytes, after.0);
+    host_work();
+}
 
 fn a_launch() {
     let function = || {

@@ -7,13 +7,14 @@
  * what it was when it was noted, since others may have closed it, and the number may be theirs.
  *
  * The lock is a leaf: whoever holds it calls nothing. A fork is not kept from happening meanwhile, since whoever is
- * forking may wait for what another thread holds that waits for this one. Instead the kernel wipes lock and table in
- * the child: there nobody knows what was allocated before. */
+ * forking may wait for what another thread holds that waits for this one. So the child may find it held by a thread that
+ * is not there, and the table in halves: then it begins with an empty one, before whatever it does first, be that in a
+ * handler of the fork. */
 #include "internal.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -29,9 +30,9 @@ struct resource {
 	long libset;
 };
 
-/* All that the child of a fork is to find empty. */
 struct resources {
 	_Atomic int lock;               /* 0: free; 1: taken; 2: and somebody may be waiting */
+	_Atomic uintptr_t holder;       /* a kernel thread, by its thread pointer */
 	_Atomic size_t length;
 	size_t buckets_len;             /* a power of 2, or 0 */
 	struct resource **buckets;
@@ -45,15 +46,40 @@ _Atomic size_t *gotcha_resources_len = &none;
 
 /* ------------------------------------------------------------------ the lock */
 
-static void lock_resources(void) {
-	int found = 0;
-	if (atomic_compare_exchange_strong(&all->lock, &found, 1))
+/* In memory that the kernel wipes in the child of a fork. */
+enum { NEW, BEING_LOOKED_AT, KNOWN };
+static _Atomic int *process;
+
+static uintptr_t kernel_thread(void) {
+	return THIS.is_virtual ? THIS.host : thread_pointer();
+}
+
+/* Whoever has no name yet, or has none any more, is not changing anything. A thread that has forked from a handler, on top of its own
+ * change, goes on with that. */
+static void look_at_process(void) {
+	int found = NEW;
+	if (!atomic_compare_exchange_strong(process, &found, BEING_LOOKED_AT)) {
+		while (*process == BEING_LOOKED_AT)
+			sched_yield();
 		return;
-	while (atomic_exchange(&all->lock, 2))
-		raw_syscall(SYS_futex, (long) &all->lock, FUTEX_WAIT_PRIVATE, 2, 0);
+	}
+	if (all->lock && all->holder != kernel_thread())
+		memset(all, 0, sizeof *all);
+	*process = KNOWN;
+}
+
+static void lock_resources(void) {
+	if (unlikely(*process != KNOWN))
+		look_at_process();
+	int found = 0;
+	if (!atomic_compare_exchange_strong(&all->lock, &found, 1))
+		while (atomic_exchange(&all->lock, 2))
+			raw_syscall(SYS_futex, (long) &all->lock, FUTEX_WAIT_PRIVATE, 2, 0);
+	atomic_store_explicit(&all->holder, kernel_thread(), memory_order_relaxed);
 }
 
 static void unlock_resources(void) {
+	atomic_store_explicit(&all->holder, 0, memory_order_relaxed);
 	if (atomic_exchange(&all->lock, 0) == 2)
 		raw_syscall(SYS_futex, (long) &all->lock, FUTEX_WAKE_PRIVATE, 1, 0);
 }
@@ -222,14 +248,17 @@ void gotcha_descriptor_remove(int descriptor, long libset) {
 static int start(void) {
 	if (all)
 		return 0;
-	struct resources *made = mmap(NULL, sizeof *made, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (made == MAP_FAILED)
+	struct resources *made = map(sizeof *made);
+	if (!process && !(process = map(PAGE_SIZE)))
+		made = NULL;
+	if (!made)
 		return gotcha_fail(ENOMEM, "no memory for a table of blocks");
-	if (madvise(made, sizeof *made, MADV_WIPEONFORK)) {
+	if (madvise(process, PAGE_SIZE, MADV_WIPEONFORK)) {
 		int error = errno;
 		munmap(made, sizeof *made);
 		return gotcha_fail(error, "the kernel does not wipe memory in the child of a fork: %s", strerror(error));
 	}
+	*process = KNOWN;
 	all = made;
 	gotcha_resources_len = &made->length;
 	return 0;
