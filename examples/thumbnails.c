@@ -1,5 +1,6 @@
 /* Makes thumbnails of PNG and JPEG files that nobody vouches for: each gets 10 ms. What takes longer, because it is
- * large or made to be (a decompression bomb), is cancelled in the middle of libpng or libjpeg, and the next is done.
+ * large or made to be (a decompression bomb), is cancelled in the middle of libpng or libjpeg, its memory is freed, and the
+ * next is done.
  * Writes FILE.thumbnail.png; without arguments it makes some images itself, and writes nothing.
  *
  *     cargo build --release
@@ -26,7 +27,7 @@ struct picture {
 struct job {
 	unsigned char *file;         /* its contents */
 	size_t file_bytes;
-	struct picture image;        /* its pixels are kept here for the caller to free, cancelled or not */
+	struct picture image;        /* its pixels are kept here for the caller to free, unless it is cancelled */
 	struct picture thumbnail;
 	char failure[JMSG_LENGTH_MAX];
 };
@@ -119,15 +120,18 @@ static void make_thumbnail(void *argument) {
 
 /* Takes the job over, and says what came of it. */
 static bool finish(const char *name, struct job job, const char *save_as) {
-	linger_t linger = launch(make_thumbnail, SLICE_US, &job);
+	linger_options_t options = { .size_bytes = sizeof options, .tracks_heap = true };
+	linger_t linger = linger_launch_with(&options, make_thumbnail, SLICE_US, &job);
 	for (int slices = 1; slices < SLICES && !linger.is_complete && !linger.error; slices++)
 		resume(&linger, SLICE_US);
 	if (linger.error)
 		snprintf(job.failure, sizeof job.failure, "%s", linger_error());
 	else if (!linger.is_complete)
 		snprintf(job.failure, sizeof job.failure, "not done after %d ms, cancelled", SLICES * SLICE_US / 1000);
-	/* What the libraries have allocated is lost with what is cancelled. */
-	cancel(&linger);
+	/* What it has allocated, and the libraries for it, is freed: nobody looks at it from here on. */
+	if (!linger.is_complete)
+		job.image.rgb = job.thumbnail.rgb = NULL;
+	linger_cancel_reclaim(&linger);
 
 	const struct picture *image = &job.image, *thumbnail = &job.thumbnail;
 	png_image png = { .version = PNG_IMAGE_VERSION, .width = thumbnail->width, .height = thumbnail->height,

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, mpsc};
+use std::time::Duration;
 
 /// One at a time: they look at the process's heap.
 fn alone() -> MutexGuard<'static, ()> {
@@ -215,6 +216,34 @@ fn functions_inside_each_other() {
         pause();
     };
     assert!(lost(50, || reclaim(reclaiming().launch(plain, u64::MAX).unwrap())) > 300_000);
+}
+
+/// A function that comes to its end while another waits for a lock, on that one's time: its result is its launcher's, also
+/// if the other is cancelled then.
+#[test]
+fn results_of_functions_on_donated_time() {
+    let _alone = alone();
+    static LOCK: Mutex<()> = Mutex::new(());
+    static IS_DONE: AtomicBool = AtomicBool::new(false);
+    let held = LOCK.lock().unwrap();
+    let work = || {
+        support::compute(Duration::from_millis(3));
+        let blocks = allocate();
+        IS_DONE.store(true, Relaxed);
+        blocks
+    };
+    let mut donated = reclaiming().launch(work, 100).unwrap().donatable();
+    let mut waiting = reclaiming().launch(|| drop(LOCK.lock()), 1_000).unwrap();
+    while !IS_DONE.load(Relaxed) {
+        assert!(donated.is_continuation() && waiting.is_continuation());
+        resume(&mut waiting, 1_000).unwrap();
+    }
+    resume(&mut waiting, 10_000).unwrap();
+    reclaim(waiting);
+    let others = allocate();
+    let result = resume(&mut donated, u64::MAX).unwrap();
+    assert!(matches!(result, Linger::Completion(blocks) if *blocks == others));
+    drop(held);
 }
 
 /// Functions on several threads, which hand blocks to other threads and are stopped anywhere.

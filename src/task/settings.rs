@@ -76,7 +76,7 @@ impl Task {
     }
 
     /// A function that is tracked has returned: what it has is part of its result. It is its launcher's, if that is
-    /// tracked too.
+    /// tracked too; on donated time that is not who runs it.
     ///
     /// Context: the function's stack and TCB, bracketed.
     ///
@@ -88,7 +88,7 @@ impl Task {
         // SAFETY: the caller's promise: its parent is running here too.
         unsafe {
             let parent = (*task).parent;
-            if parent.is_null() {
+            if parent.is_null() || (*task).is_donated {
                 gotcha::libgotcha_group_hand_over((*task).group, 0, 0);
             } else {
                 let heir_tracks = (*(*parent).tls).tracked;
