@@ -232,7 +232,7 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else { unreachable!() };
     ran?;
     // SAFETY: the function has completed.
-    *linger = Linger::Completion(unsafe { continuation.complete() });
+    *linger = Linger::Completion(unsafe { ManuallyDrop::new(continuation).complete() });
     Ok(linger)
 }
 
@@ -282,16 +282,25 @@ impl<'a, T> Continuation<'a, T> {
     /// Runs the function for the first time, unless the budget is 0.
     ///
     /// Context: bracketed.
-    #[inline]
-    pub(crate) fn start(mut self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
+    #[inline(always)]
+    pub(crate) fn start(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
         if budget_us == 0 {
             // SAFETY: the task is this continuation's, and prepared.
             unsafe { Task::keep(self.task.as_ptr()) };
             return Ok(Linger::Continuation(self));
         }
+        // What can be dropped on the way lies in memory, from where the result would be copied, faster than it has got there.
+        let mut continuation = ManuallyDrop::new(self);
         // SAFETY: the task is this continuation's, and prepared; then it has completed.
         unsafe {
-            Ok(if self.run(budget_us)? { Linger::Completion(self.complete()) } else { Linger::Continuation(self) })
+            match continuation.run(budget_us) {
+                Ok(true) => Ok(Linger::Completion(continuation.complete())),
+                Ok(false) => Ok(Linger::Continuation(ManuallyDrop::into_inner(continuation))),
+                Err(error) => {
+                    drop(ManuallyDrop::into_inner(continuation));
+                    Err(error)
+                }
+            }
         }
     }
 
@@ -301,11 +310,11 @@ impl<'a, T> Continuation<'a, T> {
     ///
     /// # Safety
     ///
-    /// The function has completed.
+    /// The function has completed. The continuation is not used again, nor dropped.
     #[inline]
-    unsafe fn complete(self) -> T {
-        // SAFETY: the caller's promise; the continuation is not dropped.
-        unsafe { ManuallyDrop::new(self).take_outcome(Task::release) }.unwrap_or_else(|panic| resume_unwind(panic))
+    unsafe fn complete(&mut self) -> T {
+        // SAFETY: the caller's promise.
+        unsafe { self.take_outcome(Task::release) }.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// Runs the function until it completes, or stops. Returns whether it has completed.
