@@ -58,7 +58,7 @@ pub(crate) struct Serve {
     /// Kernel threads that run tasks.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 1000)]
     quantum_us: u64,
     /// What this machine computes in a microsecond.
     #[arg(long)]
@@ -172,11 +172,12 @@ struct Server {
 }
 
 impl Server {
-    fn start(executor: Executor, steps_per_us: f64) -> Result<Self, String> {
+    fn start(executor: Executor, quantum_us: u64, steps_per_us: f64) -> Result<Self, String> {
         let failed = |error: std::io::Error| format!("a server: {error}");
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         let value = executor.to_possible_value().expect("none is skipped");
         command.args(["serve", value.get_name(), "--steps-per-us", &steps_per_us.to_string()]);
+        command.args(["--quantum-us", &quantum_us.to_string()]);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let (input, output) = (process.stdin.take().expect("a pipe"), process.stdout.take().expect("a pipe"));
         let mut line = String::new();
@@ -327,7 +328,8 @@ fn open_loop(address: SocketAddr, arrivals: &[Arrival]) -> Result<Latencies, Str
     Ok(result.take())
 }
 
-/// As many requests as the server answers, a few at a time; how many in a second.
+/// As many requests as the server answers, a few at a time, for about that long; how many in a second. Which of them are
+/// long is chance: what is counted is their work, in requests of the average kind.
 fn closed_loop(address: SocketAddr, long_percent: f64, time: Duration, seed: u64) -> Result<f64, String> {
     const AT_A_TIME: u64 = 16;
     let answered = Rc::new(RefCell::new((0_u64, 0_usize)));
@@ -341,8 +343,9 @@ fn closed_loop(address: SocketAddr, long_percent: f64, time: Duration, seed: u64
                     let mut random = Random(seed.wrapping_add(client << 32));
                     let Ok(mut stream) = connect(address).await else { return };
                     while begin.elapsed() < time {
-                        match request(&mut stream, random.next() * 100.0 < long_percent).await {
-                            Ok(()) => count.borrow_mut().0 += 1,
+                        let is_long = random.next() * 100.0 < long_percent;
+                        match request(&mut stream, is_long).await {
+                            Ok(()) => count.borrow_mut().0 += if is_long { LONG_US } else { SHORT_US },
                             Err(_) => return count.borrow_mut().1 += 1,
                         }
                     }
@@ -354,11 +357,11 @@ fn closed_loop(address: SocketAddr, long_percent: f64, time: Duration, seed: u64
         }
     };
     on_one_thread(run)?;
-    let (count, failed) = answered.take();
-    if failed > 0 || count == 0 {
+    let (work_us, failed) = answered.take();
+    if failed > 0 || work_us == 0 {
         return Err(format!("{failed} requests have failed"));
     }
-    Ok(count as f64 / begin.elapsed().as_secs_f64())
+    Ok(work_us as f64 / mean_us(long_percent) / begin.elapsed().as_secs_f64())
 }
 
 fn on_one_thread(future: impl Future<Output = ()>) -> Result<(), String> {
@@ -374,10 +377,15 @@ const LONG_PERCENTS: [f64; 3] = [0.0, 2.0, 5.0];
 /// How much of the processors the open load asks for.
 const UTILISATION: f64 = 0.5;
 
+/// What a request of that mixture computes.
+fn mean_us(long_percent: f64) -> f64 {
+    SHORT_US as f64 + (LONG_US - SHORT_US) as f64 * long_percent / 100.0
+}
+
+/// Of the open load, in requests per second.
 fn rate(long_percent: f64) -> f64 {
-    let mean_us = SHORT_US as f64 + (LONG_US - SHORT_US) as f64 * long_percent / 100.0;
     let processors = std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
-    UTILISATION * processors * 1e6 / mean_us
+    UTILISATION * processors * 1e6 / mean_us(long_percent)
 }
 
 /// What came of one server with one load, of all rounds.
@@ -391,8 +399,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn add(&mut self, executor: Executor, percent: f64, time: Duration, round: u64, steps: f64) -> Result<(), String> {
-        let server = Server::start(executor, steps)?;
+    fn add(&mut self, server: &Server, percent: f64, time: Duration, round: u64) -> Result<(), String> {
         // Connections, code, libsets.
         closed_loop(server.address, percent, time / 10, round)?;
         let schedule = arrivals(rate(percent), percent, time, 100 + round);
@@ -400,7 +407,7 @@ impl Measured {
         let latencies = open_loop(server.address, &schedule)?;
         self.cpu_us += (server.cpu_s() - before_s) * 1e6;
         self.latencies.push(latencies);
-        self.throughputs.push(closed_loop(server.address, percent, time / 2, round)?);
+        self.throughputs.push(closed_loop(server.address, percent, time, round)?);
         Ok(())
     }
 
@@ -420,18 +427,29 @@ impl Measured {
     }
 }
 
+#[derive(Args)]
+pub(crate) struct HeadOfLine {
+    #[command(flatten)]
+    options: Options,
+    /// How long a task of turquoise's runs before others have their turn.
+    #[arg(long, default_value_t = 2000)]
+    quantum_us: u64,
+}
+
 /// The whole experiment.
-pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let (rounds, time) = if options.quick { (2, Duration::from_secs(1)) } else { (5, Duration::from_millis(1500)) };
+pub(crate) fn run(options: &HeadOfLine) -> Result<(), String> {
+    let (rounds, time) =
+        if options.options.quick { (2, Duration::from_secs(1)) } else { (4, Duration::from_millis(1500)) };
     let steps = steps_per_us();
-    let mut machine = Machine::look(options.quick, None);
+    let mut machine = Machine::look(options.options.quick, None);
     let mut all: Vec<Vec<Measured>> = Vec::new();
     all.resize_with(LONG_PERCENTS.len(), || EXECUTORS.map(|_| Measured::default()).into());
     for round in 0..rounds {
         for (percent, row) in LONG_PERCENTS.into_iter().zip(&mut all) {
             for (executor, measured) in EXECUTORS.into_iter().zip(row) {
                 progress(&format!("round {} of {rounds}: {percent}% long, {}", round + 1, executor.label()));
-                measured.add(executor, percent, time, round, steps)?;
+                let server = Server::start(executor, options.quantum_us, steps)?;
+                measured.add(&server, percent, time, round)?;
             }
         }
     }
@@ -440,14 +458,15 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let tables = LONG_PERCENTS.into_iter().zip(&all).map(|(percent, row)| table(percent, row)).collect();
     let plots = vec![("latency", plot(&all).map_err(|error| format!("the plot: {error}"))?)];
     let note = format!(
-        "hyper on two kernel threads; requests compute {SHORT_US} µs, some of them {} ms. Latencies are those of the short ones, \
+        "hyper on two kernel threads, turquoise with a quantum of {} µs; requests compute {SHORT_US} µs, some of them {} ms. Latencies are those of the short ones, \
          under an open load of {:.0}% of all processors, from the moment at which a request was due. Throughput is under a \
          closed load, of 16 at a time. Each is the median of {rounds} rounds, by turns. The generator of the load is another process on the same processors.",
+        options.quantum_us,
         LONG_US / 1000,
         UTILISATION * 100.0,
     );
     let title = "Head-of-line blocking";
-    Report { name: "head-of-line", title, note, machine, tables, plots }.publish(&options.out)
+    Report { name: "head-of-line", title, note, machine, tables, plots }.publish(&options.options.out)
 }
 
 fn median(numbers: &[f64]) -> f64 {

@@ -23,7 +23,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Experiment {
     /// An HTTP server, some of whose requests take a hundred times as long as the others: what these wait for.
-    HeadOfLine(Options),
+    HeadOfLine(head_of_line::HeadOfLine),
     /// A file that decompresses to 400 MB: libpng is to decode it, but gets 10 ms.
     Bomb(Options),
     /// The decoder of that, for a process of its own.
