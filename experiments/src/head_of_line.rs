@@ -439,7 +439,7 @@ pub(crate) struct HeadOfLine {
 /// The whole experiment.
 pub(crate) fn run(options: &HeadOfLine) -> Result<(), String> {
     let (rounds, time) =
-        if options.options.quick { (2, Duration::from_secs(1)) } else { (4, Duration::from_millis(1500)) };
+        if options.options.quick { (2, Duration::from_secs(1)) } else { (5, Duration::from_millis(1200)) };
     let steps = steps_per_us();
     let mut machine = Machine::look(options.options.quick, None);
     let mut all: Vec<Vec<Measured>> = Vec::new();
