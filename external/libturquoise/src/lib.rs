@@ -28,8 +28,8 @@
 //!
 //! There are two queues that all workers share, and one of each worker.
 //!
-//! - A task that was spawned or woken is *ready*. It goes to the back of a shared queue, from which workers take some at
-//!   a time into queues of their own; who has none steals from others (`crossbeam-deque`).
+//! - A task that was spawned or woken is *ready*. It goes to the back of a shared queue, from which workers take them, several
+//!   at a time if it is long, into queues of their own; who has none steals from others (`crossbeam-deque`).
 //! - A task that was preempted goes to the back of a second shared queue, of *stopped* tasks: so they take turns, whichever
 //!   worker runs them, and compute equally much.
 //!

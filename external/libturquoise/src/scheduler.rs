@@ -217,6 +217,11 @@ impl Scheduler {
 /// A stopped task has its turn after so many ready ones.
 const READY_IN_A_ROW: u32 = 4;
 
+/// A worker takes this part of what it would have to take of all ready tasks. In its own queue they wait for this worker, which
+/// may be long if it is not running; so it takes one by one unless there are many.
+const SHARES: usize = 4;
+const MOST_AT_A_TIME: usize = 32;
+
 /// One kernel thread that runs tasks.
 pub(crate) struct Worker {
     scheduler: Arc<Scheduler>,
@@ -283,7 +288,8 @@ impl Worker {
 
     fn next_ready(&self) -> Option<Arc<Task>> {
         let scheduler = &self.scheduler;
-        let shared = || insist(|| scheduler.ready.steal_batch_and_pop(&self.own));
+        let count = (scheduler.ready.len() / (SHARES * scheduler.stealers.len())).clamp(1, MOST_AT_A_TIME);
+        let shared = || insist(|| scheduler.ready.steal_batch_with_limit_and_pop(&self.own, count));
         self.own.pop().or_else(shared).or_else(|| {
             let count = scheduler.stealers.len();
             let others = (1..count).map(|distance| &scheduler.stealers[(self.index + distance) % count]);
