@@ -31,6 +31,8 @@ static void leave_handlers(struct libgotcha_thread *state, bool restores_mask) {
 		state->signal_blocked = state->blocked_before;
 	state->handlers = 0;
 	state->releasing = 0;
+	/* the preemption signal's handler, on top of which they may have run, is left with them */
+	state->interrupted = NULL;
 }
 
 /* The TCB for which preemption is deferred by handlers that the jump leaves is made what code on the
