@@ -439,7 +439,7 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
         if own_mask {
             libsignal::set_thread_mask(&launcher_mask);
         }
-        Task::stop_expired(task, thread, now_ns);
+        Task::stop_expired(task, thread, now_ns, uc);
         if own_mask {
             // Returning by rt_sigreturn will install the frame's alternate stack; this may be another
             // kernel thread, with another one.

@@ -14,13 +14,14 @@ use crate::preempt;
 use crate::stats::Stats;
 use crate::thread::{self, PREEMPTION_SIGNAL, Thread};
 use gotcha::{libgotcha_tcb, libgotcha_thread};
+use libc::ucontext_t;
 use libsignal::SignalSet;
 #[cfg(feature = "backtrace")]
 use libtimetravel::unwind::{self, Frame, Registers};
 use libtimetravel::{Context, Stack, raw};
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_long, c_void};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -92,6 +93,8 @@ pub(crate) struct Task {
     /// When it is cancelled, what it has allocated or opened is given back, if that was noted.
     pub(crate) is_reclaimed: bool,
     innermost: *mut Task,
+    /// While it is stopped: the frame of the handler that it has stopped in; null: in none.
+    interrupted: *const ucontext_t,
     pub(crate) state: State,
     /// Its own, absolute.
     deadline_ns: u64,
@@ -340,6 +343,7 @@ impl Task {
             is_ending: false,
             is_reclaimed: false,
             innermost: null_mut(),
+            interrupted: null(),
             state: State::Idle,
             deadline_ns: NEVER,
             effective_ns: NEVER,
@@ -505,7 +509,7 @@ impl Task {
         // call of `run` that waits for the one inside, and so is the other's host.
         unsafe {
             let mut inner = (*task).innermost;
-            let interrupted = (*(*inner).tls).interrupted.cast::<libc::ucontext_t>();
+            let interrupted = (*task).interrupted;
             let mut registers = if interrupted.is_null() {
                 Registers::suspended(&(*task).context)
             } else {
@@ -1220,7 +1224,8 @@ impl Task {
         }
     }
 
-    /// Stops a function whose deadline has passed, with those inside it; returns when it is resumed.
+    /// Stops a function whose deadline has passed, with those inside it; returns when it is resumed. In the preemption signal's
+    /// handler: of the code that was `interrupted`; else null.
     ///
     /// Context: a function's stack and TCB, preemption deferred.
     ///
@@ -1228,7 +1233,12 @@ impl Task {
     ///
     /// `thread` is this kernel thread, and `task` is running on it.
     #[inline]
-    pub(crate) unsafe fn stop_expired(task: *mut Task, thread: *mut Thread, now_ns: u64) {
+    pub(crate) unsafe fn stop_expired(
+        task: *mut Task,
+        thread: *mut Thread,
+        now_ns: u64,
+        interrupted: *const ucontext_t,
+    ) {
         // SAFETY: the caller's promise: the chain is this thread's.
         unsafe {
             if (*task).deadline_ns != 0 {
@@ -1239,6 +1249,7 @@ impl Task {
             (*task).stopped_ns = now_ns;
             let innermost = (*thread).current.load(Relaxed);
             Task::note_cpu_time(innermost, task);
+            (*task).interrupted = interrupted;
             Task::stop(task, innermost, Stop::Preempted);
         }
     }
@@ -1264,6 +1275,7 @@ impl Task {
                 // The mask is the handler's.
                 (*(*task).tls).mask_changed = 1;
             }
+            (*task).interrupted = null();
             Task::without_own_mask(task, thread, || Task::stop(task, task, reason));
         }
     }
@@ -1316,7 +1328,7 @@ impl Task {
         // SAFETY: the caller's promise.
         unsafe {
             let task = Task::expired(thread, now_ns);
-            Task::without_own_mask(task, thread, || Task::stop_expired(task, thread, now_ns));
+            Task::without_own_mask(task, thread, || Task::stop_expired(task, thread, now_ns, null()));
         }
     }
 

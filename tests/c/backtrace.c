@@ -2,6 +2,8 @@
 #include "check.h"
 
 #include <regex.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -67,9 +69,50 @@ static void in_pause(void) {
 	CHECK(linger.is_complete && backtrace_of(&linger) == EINVAL);
 }
 
+static sigjmp_buf target;
+
+static void jump_out(int signal) {
+	siglongjmp(target, signal);
+}
+
+FRAME static void deeper(int levels) {
+	char room[1000];
+	*(volatile char *) room = levels;
+	if (levels)
+		deeper(levels - 1);
+	else
+		raise(SIGALRM);
+	*(volatile char *) room = levels;
+}
+
+FRAME static void jumps_and_pauses(void *unused) {
+	(void) unused;
+	if (!sigsetjmp(target, 1))
+		deeper(100);
+	pause();
+	for (volatile unsigned long count = 0;; count++)
+		;
+}
+
+/* A handler of the program that is left by a jump leaves the preemption signal's, too: what that has interrupted is no
+ * longer where the function stands. */
+static void after_a_jump(void) {
+	CHECK(signal(SIGALRM, jump_out) != SIG_ERR);
+	linger_t linger = launch(jumps_and_pauses, NO_LIMIT, NULL);
+	CHECK(linger.is_yielded && backtrace_of(&linger) == 0);
+	CHECK(!strncmp(text, "   0: linger_pause ", 19) && strstr(text, "jumps_and_pauses") && !strstr(text, "deeper"));
+	for (int i = 0; i < 3; i++) {
+		resume(&linger, 1000);
+		CHECK(!linger.error && backtrace_of(&linger) == 0);
+		CHECK(!strncmp(text, "   0: jumps_and_pauses ", 23) && !strstr(text, "deeper"));
+	}
+	cancel(&linger);
+}
+
 int main(void) {
 	in_a_library();
 	in_pause();
+	after_a_jump();
 	linger_t none = { 0 };
 	CHECK(linger_backtrace(&none, STDERR_FILENO) == EINVAL && linger_backtrace(NULL, STDERR_FILENO) == EINVAL);
 	return 0;
