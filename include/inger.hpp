@@ -172,6 +172,16 @@ public:
 			return std::get<1>(std::move(call->outcome));
 	}
 
+	/* Writes where the function stands to a file descriptor: a line for each call that has not returned, innermost first.
+	 * Throws std::system_error, with invalid_argument if it has not started, or has returned. */
+	void backtrace(int fd) {
+		if (int error = linger_backtrace(&handle_, fd)) {
+			if (handle_.error)
+				fail();
+			detail::fail(error);
+		}
+	}
+
 	/* As the destructor does. */
 	void cancel() noexcept {
 		linger_cancel(&handle_);

@@ -1,7 +1,7 @@
 //! Where stopped functions stand.
 //!
-//! The walk over a function's stack needs the function to stay where it is, and is short. What the addresses mean is looked up
-//! when it is asked for, in files: the program's and its libraries', and what distributions install below
+//! The walk over a function's stack needs the function to stay where it is, and is short. What the addresses mean is
+//! looked up when it is asked for, in files: the program's and its libraries', and what distributions install below
 //! `/usr/lib/debug`. Copies of libraries have the addresses of their originals there.
 
 use crate::task::{State, Stop, Task};
@@ -19,8 +19,9 @@ use std::sync::OnceLock;
 
 /// Where a stopped function stood when [`Linger::backtrace`](crate::Linger::backtrace) was called.
 ///
-/// The addresses are noted at once. Names and lines are looked up when they are asked for first, by [`Backtrace::frames`] or by formatting:
-/// that reads the files of the program and of its libraries, and takes milliseconds.
+/// The addresses are noted at once. Names and lines are looked up when they are asked for first, by
+/// [`Backtrace::frames`] or by formatting: that reads the files of the program and of its libraries, and takes
+/// milliseconds.
 #[derive(Clone, Debug)]
 pub struct Backtrace {
     points: Vec<Point>,
@@ -234,8 +235,8 @@ fn separate_debug_file(object: &object::File<'_>) -> Option<PathBuf> {
     Some(format!("/usr/lib/debug/.build-id/{first:02x}/{rest}.debug").into())
 }
 
-/// The name of the function that the address is in; of several the one that others know. The nearest symbol before it, as is common, would be any function's, in
-/// a library that has names of what it exports only.
+/// The name of the function that the address is in; of several the one that others know. The nearest symbol before it,
+/// as is common, would be any function's, in a library that has names of what it exports only.
 fn name_of(object: &object::File<'_>, address: u64) -> Option<String> {
     let mut symbols = object.dynamic_symbols().chain(object.symbols());
     let found = symbols.find(|symbol| {

@@ -692,8 +692,8 @@ impl<'a, T> Linger<'a, T> {
     /// Tells where the function stands now, if it was started and has not returned: in [`pause`], or where it was preempted.
     ///
     /// Frames in libraries' copies have the names that they have in the libraries. With debug information there are also
-    /// files and lines, and the names of functions that libraries do not export. Takes a microsecond or two for each frame; their names are looked
-    /// up later, see [`Backtrace`]. Needs the feature `backtrace`, which is on by default.
+    /// files and lines, and the names of functions that libraries do not export. Only addresses are noted here; their
+    /// names are looked up later, see [`Backtrace`]. Needs the feature `backtrace`, which is on by default.
     ///
     /// # Examples
     ///

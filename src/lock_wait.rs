@@ -6,7 +6,8 @@ use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 
-/// A thread has been waiting for a second for a lock that a function may hold which does not go on: see [`set_lock_wait_hook`].
+/// A thread has been waiting for a second for a lock that a function may hold which does not go on: see
+/// [`set_lock_wait_hook`].
 ///
 /// Its text says so in a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,20 +55,22 @@ impl fmt::Display for LockWait {
 
 static HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Has `hook` called when a thread that launches functions has waited for a lock for a second, which one of them may hold that
-/// does not go on meanwhile: it has paused, may not be run on by others, or was cancelled. `None`: as at the program's start, a line on standard error
-/// says so.
+/// Has `hook` called when a thread that launches functions has waited for a lock for a second, which one of them may
+/// hold that does not go on meanwhile: it has paused, may not be run on by others, or was cancelled. `None`: as at the
+/// program's start, a line on standard error says so.
 ///
-/// Waits for the C library's mutexes and read-write locks, `pthread_once` and spin locks, and for locks that are made of futexes, as
-/// Rust's are. Whose a lock is only the former tell. Of others the hook is told whenever some function is unfinished or has been
-/// cancelled; the line is written once, if functions have been cancelled.
+/// Waits without a deadline for the C library's mutexes and read-write locks, and for locks that are made of futexes,
+/// as Rust's are. Whose a lock is only the former tell. Of others the hook is told whenever some function is
+/// unfinished or has been cancelled; the line is written once, if functions have been cancelled.
 ///
 /// # Context
 ///
-/// The hook runs on the thread that waits, in the call that waits, once for each long wait, as a handler of a signal of the program would: it is not
-/// preempted, [`pause`](crate::pause) does nothing in it, and the thread goes on waiting when it has returned. What the thread holds is
-/// held: so it is to take no lock that the thread may hold or wait for. That includes standard output's and standard error's, if functions print. It may allocate, unless the program's allocator is part
-/// of the executable. To write to a descriptor, to store what it is told, or to abort the process is safe.
+/// The hook runs on the thread that waits, in the call that waits, once for each long wait, as a handler of a signal
+/// of the program would: it is not preempted, [`pause`](crate::pause) does nothing in it, and the thread goes on
+/// waiting when it has returned. What the thread holds is held: so it is to take no lock that the thread may hold or
+/// wait for. That includes standard output's and standard error's, if functions print. It may allocate, unless the
+/// program's allocator is part of the executable. To write to a descriptor, to store what it is told, or to abort the
+/// process is safe.
 ///
 /// # Panics
 ///

@@ -4,6 +4,7 @@
 mod support;
 
 use inger::{Linger, LockHolder, LockWait, launch, pause, resume};
+use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, LazyLock, Mutex, Once, RwLock, mpsc};
@@ -383,49 +384,61 @@ fn fork_meanwhile() {
 #[test]
 fn long_waits_are_told() {
     static TOLD: Mutex<Vec<LockWait>> = Mutex::new(Vec::new());
-    static LOCK: Mutex<u32> = Mutex::new(0);
     static WAITER: AtomicU64 = AtomicU64::new(0);
-    struct Raw(std::cell::UnsafeCell<libc::pthread_mutex_t>);
-    // SAFETY: a mutex is for several threads.
-    unsafe impl Sync for Raw {}
-    static RAW: Raw = Raw(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
     fn hook(wait: &LockWait) {
         // It neither stops nor waits for itself; it may allocate.
         pause();
         assert_eq!(WAITER.load(Relaxed), u64::try_from(wait.thread).unwrap());
         TOLD.lock().unwrap().push(*wait);
     }
-    let with_raw = |operation: unsafe extern "C" fn(*mut libc::pthread_mutex_t) -> i32| {
-        // SAFETY: the mutex is initialised, and never moved.
-        assert_eq!(unsafe { operation(RAW.0.get()) }, 0);
+    /// Of the C library's.
+    struct Raw<T>(UnsafeCell<T>);
+    // SAFETY: locks are for several threads.
+    unsafe impl<T> Sync for Raw<T> {}
+    static MUTEX: Raw<libc::pthread_mutex_t> = Raw(UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+    static READ_WRITE: Raw<libc::pthread_rwlock_t> = Raw(UnsafeCell::new(libc::PTHREAD_RWLOCK_INITIALIZER));
+    static OF_RUST: Mutex<()> = Mutex::new(());
+    let hold_mutex: fn(fn()) = |meanwhile| {
+        // SAFETY: the lock is initialised, and never moved.
+        assert_eq!(unsafe { libc::pthread_mutex_lock(MUTEX.0.get()) }, 0);
+        meanwhile();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_mutex_unlock(MUTEX.0.get()) }, 0);
+    };
+    let write: fn(fn()) = |meanwhile| {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_rwlock_wrlock(READ_WRITE.0.get()) }, 0);
+        meanwhile();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_rwlock_unlock(READ_WRITE.0.get()) }, 0);
+    };
+    let read: fn(fn()) = |meanwhile| {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_rwlock_rdlock(READ_WRITE.0.get()) }, 0);
+        meanwhile();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_rwlock_unlock(READ_WRITE.0.get()) }, 0);
+    };
+    let hold_lock_of_rust: fn(fn()) = |meanwhile| {
+        let _guard = OF_RUST.lock().unwrap();
+        meanwhile();
     };
     watched("long_waits_are_told", || {
         inger::set_lock_wait_hook(Some(hook));
-        for holder in [LockHolder::Unfinished, LockHolder::Unknown] {
-            let is_raw = holder == LockHolder::Unfinished;
-            let lock_and_pause = move || {
-                if is_raw {
-                    with_raw(libc::pthread_mutex_lock);
-                    pause();
-                    with_raw(libc::pthread_mutex_unlock);
-                } else {
-                    let mut count = LOCK.lock().unwrap();
-                    pause();
-                    *count += 1;
-                }
-            };
+        for (held, wanted, holder) in [
+            (hold_mutex, hold_mutex, LockHolder::Unfinished),
+            (write, write, LockHolder::Unfinished),
+            (write, read, LockHolder::Unfinished),
+            (read, write, LockHolder::Unknown),
+            (hold_lock_of_rust, hold_lock_of_rust, LockHolder::Unknown),
+        ] {
             TOLD.lock().unwrap().clear();
             let (sender, receiver) = mpsc::channel();
             let waiter = std::thread::spawn(move || {
-                sender.send(launch(lock_and_pause, u64::MAX).unwrap()).unwrap();
+                sender.send(launch(move || held(pause), u64::MAX).unwrap()).unwrap();
                 // SAFETY: asks the kernel.
                 WAITER.store(unsafe { libc::gettid() } as u64, Relaxed);
-                if is_raw {
-                    with_raw(libc::pthread_mutex_lock);
-                    with_raw(libc::pthread_mutex_unlock);
-                } else {
-                    *LOCK.lock().unwrap() += 1;
-                }
+                wanted(|| ());
             });
             let mut linger = receiver.recv().unwrap();
             assert!(linger.yielded());

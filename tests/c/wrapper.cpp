@@ -160,8 +160,14 @@ static void errors() {
 	count = 0;
 	auto unfinished = inger::launch(compute_for_ever, 100us);
 	CHECK(code_of([&] { unfinished.get(); }) == EINPROGRESS);
+	int ends[2];
+	CHECK(!pipe(ends));
+	unfinished.backtrace(ends[1]);
+	char text[4096] = "";
+	CHECK(read(ends[0], text, sizeof text - 1) > 0 && std::string(text).find("compute_for_ever") != std::string::npos);
 	unfinished.cancel();
 	CHECK(!unfinished.is_continuation());
+	CHECK(code_of([&] { unfinished.backtrace(ends[1]); }) == ECANCELED);
 	inger::linger<void> empty;
 	CHECK(code_of([&] { empty.resume(1s); }) == EINVAL);
 	auto fetched = inger::launch([] { return 1; });

@@ -175,11 +175,26 @@ static int rwlock_before(pthread_rwlock_t *lock, try_lock *try, clockid_t clock,
 	return donate_until(try, lock, clock, deadline);
 }
 
+/* Who holds it does not go on: this may take for ever, and not silently.  Whoever writes is known, and one that is no function
+ * goes on by itself. */
+static int rwlock_wait(pthread_rwlock_t *lock, rwlock_clock_until *wait_until, on_rwlock *wait) {
+	int writer = __atomic_load_n(&lock->__data.__cur_writer, __ATOMIC_RELAXED);
+	if (may_donate() && (!writer || writer >= FIRST_VIRTUAL_TID)) {
+		struct timespec second;
+		gotcha_now_and(SECOND_NS, &second);
+		int error = wait_until(lock, CLOCK_MONOTONIC, &second);
+		if (error != ETIMEDOUT)
+			return error;
+		gotcha_say_waits(writer);
+	}
+	return wait(lock);
+}
+
 #define RWLOCK(kind, try) \
 	static int donation_##kind##lock(pthread_rwlock_t *lock) { \
 		gotcha_lock_begin(); \
 		int error = rwlock_before(lock, try, CLOCK_MONOTONIC, NULL); \
-		return gotcha_lock_end(error == EBUSY ? OWN(kind##lock, on_rwlock)(lock) : error); \
+		return gotcha_lock_end(error == EBUSY ? rwlock_wait(lock, OWN(clock##kind##lock, rwlock_clock_until), OWN(kind##lock, on_rwlock)) : error); \
 	} \
 	static int donation_try##kind##lock(pthread_rwlock_t *lock) { \
 		gotcha_lock_begin(); \

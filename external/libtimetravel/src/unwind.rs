@@ -103,7 +103,7 @@ unsafe extern "C" fn begin(walk: *mut c_void) {
 /// Calls `visit` for each frame, the innermost first, to the base of the function's stack, or as far as there is
 /// unwind information.
 ///
-/// Takes about a microsecond for each frame. Nothing of the suspended execution is changed.
+/// Nothing of the suspended execution is changed.
 ///
 /// # Safety
 ///
