@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 ///
 /// The addresses are noted at once. Names and lines are looked up when they are asked for first, by
 /// [`Backtrace::frames`] or by formatting: that reads the files of the program and of its libraries, and takes
-/// milliseconds.
+/// milliseconds, or a tenth of a second.
 #[derive(Clone, Debug)]
 pub struct Backtrace {
     points: Vec<Point>,
@@ -188,21 +188,47 @@ impl fmt::Display for Backtrace {
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Adds what is known of the points that are in `library`; where functions were inlined, of each.
+/// Tells what is known of the points that are in `library`; where functions were inlined, of each.
 fn look_up(library: &Path, points: &[Point], symbols: &mut [Vec<Symbol>]) -> Result<(), Failure> {
+    let is_there = |(point, _): &(&Point, _)| point.library.as_deref() == Some(library);
+    let mut found: Vec<_> = points.iter().zip(symbols).filter(is_there).collect();
     let map = map(library)?;
     let object = object::File::parse(&*map)?;
     let separate = separate_debug_file(&object).and_then(|path| self::map(&path).ok());
     // What cannot be read is as if it were not there.
     let separate = separate.as_ref().and_then(|map| object::File::parse(&**map).ok());
+    // What was not inlined is a symbol, with its whole name, which short debug information leaves out.
+    add_names(&object, &mut found);
+    if let Some(separate) = &separate {
+        add_names(separate, &mut found);
+    }
+    add_lines(separate.as_ref().unwrap_or(&object), &mut found)
+}
+
+/// The names of the functions that the points are in; of several the one that others know. The nearest symbol before it,
+/// as is common, would be any function's, in a library that has names of what it exports only.
+fn add_names(object: &object::File<'_>, points: &mut [(&Point, &mut Vec<Symbol>)]) {
+    let is_function = |symbol: &object::Symbol<'_, '_>| symbol.kind() == SymbolKind::Text && symbol.is_definition();
+    for symbol in object.dynamic_symbols().chain(object.symbols()).filter(is_function) {
+        let (start, size) = (symbol.address(), symbol.size());
+        for (point, symbols) in points.iter_mut() {
+            if (point.offset as u64).wrapping_sub(start) < size && symbols.is_empty() {
+                let name = symbol.name().ok().map(|name| addr2line::demangle_auto(name.into(), None).into_owned());
+                symbols.push(Symbol { name, ..Symbol::default() });
+            }
+        }
+    }
+}
+
+fn add_lines(object: &object::File<'_>, points: &mut [(&Point, &mut Vec<Symbol>)]) -> Result<(), Failure> {
     let sections = DwarfSections::load(|section| -> Result<Cow<'_, [u8]>, object::Error> {
-        let section = separate.as_ref().unwrap_or(&object).section_by_name(section.name());
+        let section = object.section_by_name(section.name());
         section.map_or(Ok(Cow::default()), |section| section.uncompressed_data())
     })?;
     let context = Context::from_dwarf(sections.borrow(|section| EndianSlice::new(section, LittleEndian)))?;
-    for (point, symbols) in points.iter().zip(symbols).filter(|(point, _)| point.library.as_deref() == Some(library)) {
-        let offset = point.offset as u64;
-        let mut frames = context.find_frames(offset).skip_all_loads()?;
+    for (point, symbols) in points {
+        let mut frames = context.find_frames(point.offset as u64).skip_all_loads()?;
+        let whole_name = symbols.pop().and_then(|symbol| symbol.name);
         while let Some(frame) = frames.next()? {
             let name = frame.function.as_ref().and_then(|function| Some(function.demangle().ok()?.into_owned()));
             let location = frame.location.as_ref();
@@ -212,9 +238,7 @@ fn look_up(library: &Path, points: &[Point], symbols: &mut [Vec<Symbol>]) -> Res
                 line: location.and_then(|location| location.line),
             });
         }
-        // What was not inlined is a symbol, with its whole name, which short debug information leaves out.
         let Symbol { name, file, line } = symbols.pop().unwrap_or_default();
-        let whole_name = name_of(&object, offset).or_else(|| name_of(separate.as_ref()?, offset));
         symbols.push(Symbol { name: whole_name.or(name), file, line });
     }
     Ok(())
@@ -233,17 +257,6 @@ fn separate_debug_file(object: &object::File<'_>) -> Option<PathBuf> {
     let [first, rest @ ..] = object.build_id().ok()?? else { return None };
     let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
     Some(format!("/usr/lib/debug/.build-id/{first:02x}/{rest}.debug").into())
-}
-
-/// The name of the function that the address is in; of several the one that others know. The nearest symbol before it,
-/// as is common, would be any function's, in a library that has names of what it exports only.
-fn name_of(object: &object::File<'_>, address: u64) -> Option<String> {
-    let mut symbols = object.dynamic_symbols().chain(object.symbols());
-    let found = symbols.find(|symbol| {
-        let size = symbol.size();
-        symbol.kind() == SymbolKind::Text && symbol.is_definition() && address.wrapping_sub(symbol.address()) < size
-    });
-    Some(addr2line::demangle_auto(Cow::Borrowed(found?.name().ok()?), None).into_owned())
 }
 
 #[cfg(test)]

@@ -698,20 +698,19 @@ impl<'a, T> Linger<'a, T> {
     /// # Examples
     ///
     /// ```
-    /// use inger::launch;
+    /// use inger::{launch, pause};
     ///
     /// #[inline(never)]
-    /// fn search_for_ever() {
-    ///     loop {
-    ///         std::hint::spin_loop();
-    ///     }
+    /// fn work() -> u32 {
+    ///     pause();
+    ///     7
     /// }
     ///
-    /// let mut linger = launch(search_for_ever, 1_000)?;
-    /// let backtrace = linger.backtrace().expect("it does not return");
-    /// println!("stopped after 1 ms:\n{backtrace}");
-    /// let is_search = |name: &str| name.contains("search_for_ever");
-    /// assert!(backtrace.frames().iter().any(|frame| frame.name().is_some_and(is_search)));
+    /// let mut linger = launch(work, u64::MAX)?;
+    /// let backtrace = linger.backtrace().expect("it has not returned");
+    /// println!("{backtrace}");
+    /// let is_work = |name: &str| name.contains("work");
+    /// assert!(backtrace.frames().iter().any(|frame| frame.name().is_some_and(is_work)));
     /// # Ok::<(), inger::Error>(())
     /// ```
     #[cfg(feature = "backtrace")]
