@@ -741,7 +741,8 @@ impl<'a, T> Linger<'a, T> {
     /// Cancels the function and uses its stack, thread-locals and libset again.
     ///
     /// Unlike dropping, this leaks nothing but what the function had on the heap and the
-    /// descriptors that it had open. A function that had not started is dropped.
+    /// descriptors that it had open, and not even these if it was launched so:
+    /// [`Options::reclaim_heap`](crate::Options::reclaim_heap). A function that had not started is dropped.
     ///
     /// # Safety
     ///

@@ -50,7 +50,7 @@ impl Options {
         self
     }
 
-    /// Measures the function's budgets, those of its resumes included, by `clock`.
+    /// Measures the function's budgets by `clock`, those of its resumes and of [`Linger::cancel_within`] included.
     ///
     /// By [`Clock::ThreadCpuTime`] the time does not count in which the function sleeps or waits, or the kernel runs
     /// other threads. It is never cut short. A function that sleeps with little of its budget left is looked at every 50 µs,
