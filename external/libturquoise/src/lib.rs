@@ -39,6 +39,8 @@
 //! tokio's scheduler does not serve: its workers poll sockets and timers outside of tasks, under locks which a stopped task
 //! may hold; it has one queue, and no weights.
 //!
+//! A quantum is elapsed time: a task that blocks, in a system call or for a lock, gives way, too.
+//!
 //! Workers serve sockets and timers: those that compute every now and then, when a quantum is over; of those that
 //! have nothing to do, one waits for events, and the others sleep.
 //!

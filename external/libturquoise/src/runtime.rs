@@ -56,8 +56,8 @@ impl Runtime {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if this process cannot run preemptible functions; [`Error::TooManyLibsets`], as it takes one for
-    /// itself; [`Error::Os`].
+    /// [`Error::Unsupported`] if this process cannot run preemptible functions; [`Error::TooManyLibsets`] if fewer than two are
+    /// left, as it takes one for itself; [`Error::Os`].
     ///
     /// # Examples
     ///
@@ -70,7 +70,13 @@ impl Runtime {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let tokio = tokio.map_err(failed("starting tokio"))?;
         let handle = tokio.handle().clone();
-        let (scheduler, queues) = Scheduler::new(config, handle, Driver::start(tokio)?);
+        let driver = Driver::start(tokio)?;
+        // Tasks that never start would wait without a word.
+        if let Err(error) = inger::launch(|| (), u64::MAX) {
+            driver.end();
+            return Err(error);
+        }
+        let (scheduler, queues) = Scheduler::new(config, handle, driver);
         let mut runtime = Runtime { handle: Handle(Arc::new(scheduler)), workers: Vec::new(), is_ended: false };
         for (index, queue) in queues.into_iter().enumerate() {
             let worker = Worker::new(Arc::clone(&runtime.handle.0), index, queue);

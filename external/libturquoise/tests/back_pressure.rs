@@ -81,3 +81,19 @@ fn libsets_are_elsewhere() {
     let output = child(NAME, &[("LIBGOTCHA_NUMGROUPS", "4")]);
     assert!(output.status.success(), "{output:?}");
 }
+
+/// The runtime has one itself.
+#[test]
+fn none_for_tasks() {
+    const NAME: &str = "none_for_tasks";
+    if is_child(NAME) {
+        return watched(|| {
+            let failed = Runtime::new(Config::default());
+            assert!(matches!(failed, Err(turquoise::Error::TooManyLibsets { .. })), "{failed:?}");
+            // What it had is free again.
+            assert!(inger::launch(|| (), u64::MAX).is_ok());
+        });
+    }
+    let output = child(NAME, &[("LIBGOTCHA_NUMGROUPS", "1")]);
+    assert!(output.status.success(), "{output:?}");
+}

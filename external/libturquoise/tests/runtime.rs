@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
@@ -76,6 +78,25 @@ fn short_ones_pass_long_ones() {
     }
     assert!(runtime.stats().preemptions > 5 && long.iter().all(|task| !task.is_finished()));
     assert_eq!(runtime.shutdown(Duration::ZERO), 10);
+}
+
+/// In a system call too.
+#[test]
+fn what_blocks_gives_way() {
+    watched(|| {
+        let runtime = runtime(1, Duration::from_millis(1));
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        let reads = runtime.spawn_fn(move || {
+            let mut byte = [0];
+            ours.read_exact(&mut byte).unwrap();
+            byte[0]
+        });
+        while runtime.stats().preemptions == 0 {
+            std::thread::yield_now();
+        }
+        runtime.spawn_fn(move || theirs.write_all(&[7]).unwrap()).join().unwrap();
+        assert_eq!(reads.join().unwrap(), 7);
+    });
 }
 
 /// Of a worker that is busy, others take what it has taken for later.
