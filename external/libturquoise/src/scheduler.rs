@@ -186,6 +186,11 @@ impl Scheduler {
     fn has_ended(&self) {
         // In this order: see `starve`.
         self.started.fetch_sub(1, SeqCst);
+        self.may_be_free();
+    }
+
+    /// There may be a libset again.
+    fn may_be_free(&self) {
         self.ended.fetch_add(1, SeqCst);
         if self.has_work() {
             self.parking.wake_one();
@@ -193,7 +198,7 @@ impl Scheduler {
     }
 
     /// There was no libset for one more function, when `ended` had been read. The next one that ends leaves its own; one
-    /// that is counted in `started` has yet to change `ended`.
+    /// that is counted in `started` has yet to change `ended`, be it here, where the last one does.
     fn starve(&self, ended: u64) {
         self.counters.waits_for_libsets.fetch_add(1, Relaxed);
         if self.started.fetch_sub(1, SeqCst) > 1 {
@@ -201,6 +206,7 @@ impl Scheduler {
         } else {
             // They are with others than our tasks, who do not say when they are done.
             std::thread::sleep(Duration::from_millis(1));
+            self.may_be_free();
         }
     }
 

@@ -70,10 +70,16 @@ fn libsets_are_elsewhere() {
             while let Ok(linger) = inger::launch(inger::pause, u64::MAX) {
                 others.push(linger);
             }
-            let mut task = runtime.spawn_fn(|| 7);
-            assert!(task.join_timeout(Duration::from_millis(20)).is_none());
+            let tasks: Vec<_> = (0..4).map(|number| runtime.spawn_fn(move || number)).collect();
+            // Both workers try again and again, also at the same time.
+            while runtime.stats().waits_for_libsets < 200 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(tasks.iter().all(|task| !task.is_finished()));
             others.pop();
-            assert_eq!(task.join().unwrap(), 7);
+            for (number, task) in tasks.into_iter().enumerate() {
+                assert_eq!(task.join().unwrap(), number);
+            }
             compute_many(&runtime, 20);
             assert!(others.len() < 4);
         });
