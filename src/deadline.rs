@@ -5,7 +5,11 @@
 //! to time lapses. Nothing ticks, and nothing is armed while the thread is idle.
 
 use libsignal::{Clock, Errno, Signal, Timer};
-use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicPtr, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    compiler_fence,
+};
 
 /// A deadline that does not come; also "not armed".
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -67,8 +71,10 @@ const LONGEST_LATENCY_NS: i64 = 50_000;
 pub(crate) struct Alarm {
     /// None: there is none to be had, and functions run unpreempted.
     timer: Option<Timer>,
-    /// The deadline that it is armed for; NEVER: not armed.
+    /// The deadline that it is armed for; NEVER: not armed, or not known.
     armed_ns: AtomicU64,
+    /// Counts what happens to it: handlers arm it too, in the middle of what others do to it.
+    changes: AtomicU64,
     /// When the kernel is to let it expire. That is before the deadline, by what interrupts take to arrive, so that a handler that
     /// comes early by little can wait for the deadline instead of coming late.
     expiry_ns: AtomicU64,
@@ -111,6 +117,7 @@ impl Alarm {
         Ok(Alarm {
             timer: Some(timer),
             armed_ns: AtomicU64::new(NEVER),
+            changes: AtomicU64::new(0),
             expiry_ns: AtomicU64::new(0),
             latency_ns,
             arming_ns,
@@ -142,11 +149,17 @@ impl Alarm {
         let early_ns = if delay_ns < SHORTEST_ANTICIPATED_NS { 0 } else { self.latency_ns.get_ns().min(delay_ns / 4) };
         // Half as long again: most calls take longer than a low quantile.
         let expiry_ns = (deadline_ns - early_ns).max(now_ns + self.arming_ns.get_ns() * 3 / 2);
-        self.armed_ns.store(deadline_ns, Relaxed);
+        let change = self.begin_change();
         self.expiry_ns.store(expiry_ns, Relaxed);
         if let Some(timer) = &self.timer {
             // A timer of this thread on CLOCK_MONOTONIC cannot fail to arm.
             let _ = timer.arm_at(expiry_ns);
+        }
+        // Not before: what was launched on top of this would rely on it. If something was, the timer may be armed for that.
+        self.armed_ns.store(deadline_ns, Relaxed);
+        compiler_fence(SeqCst);
+        if self.changes.load(Relaxed) != change {
+            self.armed_ns.store(NEVER, Relaxed);
         }
         let after_ns = self::now_ns();
         self.arming_ns.show(after_ns - now_ns);
@@ -156,17 +169,29 @@ impl Alarm {
     /// Disarms it. Before the signal is blocked in the kernel: an expiry that became pending there would be seen
     /// by the program, and swallow its own signal of the same number, as ordinary signals do not queue.
     pub(crate) fn disarm(&self) {
-        self.armed_ns.store(NEVER, Relaxed);
+        self.begin_change();
         if let Some(timer) = &self.timer {
             // A timer of this thread cannot fail to disarm.
             let _ = timer.disarm();
         }
+        // What was launched on top of this may have armed it.
+        self.armed_ns.store(NEVER, Relaxed);
+    }
+
+    /// From here on it is not known to be armed. Returns what `changes` stays if nothing comes in between.
+    fn begin_change(&self) -> u64 {
+        let change = self.changes.load(Relaxed) + 1;
+        self.changes.store(change, Relaxed);
+        self.armed_ns.store(NEVER, Relaxed);
+        compiler_fence(SeqCst);
+        change
     }
 
     /// It has expired, at `now_ns`: notes how late, and that it is not armed.
     pub(crate) fn expired(&self, now_ns: u64) {
-        if self.armed_ns.load(Relaxed) != NEVER {
-            self.armed_ns.store(NEVER, Relaxed);
+        let is_known = self.armed_ns.load(Relaxed) != NEVER;
+        self.begin_change();
+        if is_known {
             self.latency_ns.show(now_ns.saturating_sub(self.expiry_ns.load(Relaxed)));
         }
     }
