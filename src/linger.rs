@@ -179,11 +179,11 @@ where
     T: Send + 'a,
     F: FnOnce() -> T + Send + 'a,
 {
-    let _bracket = BracketGuard::enter();
+    let bracket = BracketGuard::enter();
     task::init()?;
     let task = Task::take()?;
     // SAFETY: the task is ours and idle.
-    unsafe { Continuation::prepare(task, function) }.start(budget_us)
+    unsafe { Continuation::prepare(task, function) }.start(budget_us, bracket)
 }
 
 /// Lets an unfinished function go on for at most `budget_us` microseconds.
@@ -220,7 +220,7 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     if budget_us == 0 {
         return Ok(linger);
     }
-    let _bracket = BracketGuard::enter();
+    let bracket = BracketGuard::enter();
     // What can fail, and leaves the function as it is.
     Thread::get()?;
     // SAFETY: the task is this continuation's, once it is claimed.
@@ -230,7 +230,12 @@ pub fn resume<'l, 'a, T: Send>(linger: &'l mut Linger<'a, T>, budget_us: u64) ->
     }
     // Poison stays behind if the function panics.
     let Linger::Continuation(continuation) = std::mem::replace(linger, Linger::Poison) else { unreachable!() };
-    ran?;
+    if let Err(error) = ran {
+        // What is dropped is the caller's code, and may wait for threads.
+        drop(bracket);
+        drop(continuation);
+        return Err(error);
+    }
     // SAFETY: the function has completed.
     *linger = Linger::Completion(unsafe { ManuallyDrop::new(continuation).complete() });
     Ok(linger)
@@ -281,9 +286,9 @@ impl<'a, T> Continuation<'a, T> {
 
     /// Runs the function for the first time, unless the budget is 0.
     ///
-    /// Context: bracketed.
+    /// Context: bracketed, by what it is given.
     #[inline(always)]
-    pub(crate) fn start(self, budget_us: u64) -> Result<Linger<'a, T>, Error> {
+    pub(crate) fn start(self, budget_us: u64, bracket: BracketGuard) -> Result<Linger<'a, T>, Error> {
         if budget_us == 0 {
             // SAFETY: the task is this continuation's, and prepared.
             unsafe { Task::keep(self.task.as_ptr()) };
@@ -297,6 +302,8 @@ impl<'a, T> Continuation<'a, T> {
                 Ok(true) => Ok(Linger::Completion(continuation.complete())),
                 Ok(false) => Ok(Linger::Continuation(ManuallyDrop::into_inner(continuation))),
                 Err(error) => {
+                    // What is dropped is the caller's code, and may wait for threads.
+                    drop(bracket);
                     drop(ManuallyDrop::into_inner(continuation));
                     Err(error)
                 }

@@ -167,7 +167,7 @@ impl Options {
         T: Send + 'a,
         F: FnOnce() -> T + Send + 'a,
     {
-        let _bracket = BracketGuard::enter();
+        let bracket = BracketGuard::enter();
         task::init()?;
         let task = Task::take_for(&self.0)?;
         // SAFETY: the task is ours and idle; then it is prepared.
@@ -176,7 +176,7 @@ impl Options {
             Task::apply(task, &self.0);
             continuation
         };
-        continuation.start(budget_us)
+        continuation.start(budget_us, bracket)
     }
 
     /// The same as [`timeout`](crate::timeout) with these options.

@@ -5,6 +5,7 @@ mod support;
 use inger::{Error, Linger, launch, pause, resume, timeout};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 use support::{compute, compute_for_ever, slots};
 
@@ -147,6 +148,24 @@ fn ending_the_thread_ends_the_function() {
         assert_eq!(timeout(Duration::from_secs(10), end_thread), Err(Error::Ended));
         assert!(launch(|| (), u64::MAX).unwrap().is_completion());
     }
+}
+
+/// A function that cannot be resumed is dropped where its launcher can be preempted: that waits for threads that it has started.
+#[test]
+fn a_launcher_does_not_wait_unpreempted() {
+    const WAIT: Duration = Duration::from_secs(2);
+    let _slots = slots(2);
+    let starts_a_thread = || {
+        thread::spawn(|| thread::sleep(WAIT));
+        end_thread();
+    };
+    let start = Instant::now();
+    let launches = || launch(starts_a_thread, u64::MAX).unwrap_err();
+    let mut outer = launch(launches, 20_000).unwrap();
+    assert!(start.elapsed() < WAIT);
+    assert!(outer.is_continuation());
+    assert!(resume(&mut outer, u64::MAX).unwrap().is_completion());
+    assert_eq!(outer.completion(), Some(Error::Ended));
 }
 
 #[test]
