@@ -763,6 +763,7 @@ unsafe extern "C" fn in_fork_child() {
     // SAFETY: this kernel thread's record, on its own TCB.
     unsafe {
         Thread::renew_alarm(thread);
+        Task::begin_cpu_time_anew(thread);
         let deadline_ns = (*thread).deadline_ns.load(Relaxed);
         (*thread).arm(deadline::now_ns(), deadline_ns);
     }

@@ -190,3 +190,34 @@ fn sharing_is_for_the_time_before_the_first_launch() {
     let error = inger::share_library("a\0b").unwrap_err();
     assert_eq!(error, Error::Os { operation: "sharing a library", errno: libc::EINVAL });
 }
+
+/// A budget of processor time is the child's own: its clock begins anew.
+#[test]
+fn processor_time_in_the_child_of_a_fork() {
+    let _slots = slots(1);
+    let used = Duration::from_secs(1);
+    let begin = cpu_time();
+    while cpu_time() - begin < used {
+        std::hint::spin_loop();
+    }
+    let parent = std::process::id();
+    let fork_and_compute = || {
+        // SAFETY: the child uses its own memory, and ends by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            compute_for_ever();
+        }
+        child
+    };
+    let linger = by_cpu_time().launch(fork_and_compute, 50_000).unwrap();
+    if std::process::id() != parent {
+        let is_stopped_in_time = linger.is_continuation() && cpu_time() < used / 2;
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if is_stopped_in_time { 0 } else { 1 }) };
+    }
+    let child = linger.completion().expect("the parent's is over at once");
+    let mut status = 0;
+    // SAFETY: the child is ours; the status is valid for writes.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    assert_eq!(status, 0);
+}

@@ -14,6 +14,16 @@ use std::sync::atomic::Ordering::Relaxed;
 /// sleep can be long, but each look uses some of what is left.
 const SHORTEST_REST_NS: u64 = 50_000;
 
+/// The processor time of this kernel thread, which is noted for the child of a fork.
+///
+/// Context: this kernel thread launches.
+fn look_at_clock() -> u64 {
+    let now_ns = deadline::cpu_time_ns();
+    // SAFETY: the callers' context: this kernel thread's record.
+    unsafe { (*Thread::current()).cpu_time_seen_ns.store(now_ns, Relaxed) };
+    now_ns
+}
+
 impl Task {
     /// Its budget begins. Donated time is elapsed time: somebody waits.
     ///
@@ -24,7 +34,7 @@ impl Task {
     pub(super) unsafe fn settle_cpu_time(task: *mut Task, budget_us: u64) {
         // SAFETY: the caller's promise.
         unsafe {
-            let ends_ns = || deadline::deadline_after(deadline::cpu_time_ns(), budget_us);
+            let ends_ns = || deadline::deadline_after(look_at_clock(), budget_us);
             (*task).cpu_deadline_ns = if (*task).is_donated { 0 } else { ends_ns() };
         }
     }
@@ -37,7 +47,7 @@ impl Task {
     #[cold]
     pub(super) unsafe fn go_on_with_cpu_time(inner: *mut Task) {
         // SAFETY: the caller's promise.
-        unsafe { (*inner).cpu_deadline_ns = deadline::cpu_time_ns().saturating_add((*inner).cpu_rest_ns) };
+        unsafe { (*inner).cpu_deadline_ns = look_at_clock().saturating_add((*inner).cpu_rest_ns) };
     }
 
     /// The functions inside `task` are going to be stopped with it.
@@ -92,7 +102,7 @@ impl Task {
             let mut task = innermost;
             while !task.is_null() {
                 if (*task).counts_cpu_time && (*task).deadline_ns <= now_ns && !Task::is_over(task, now_ns) {
-                    let rest_ns = (*task).cpu_deadline_ns.saturating_sub(deadline::cpu_time_ns());
+                    let rest_ns = (*task).cpu_deadline_ns.saturating_sub(look_at_clock());
                     (*task).deadline_ns = now_ns + rest_ns.max(SHORTEST_REST_NS);
                     is_moved = true;
                 }
@@ -103,6 +113,26 @@ impl Task {
                 (*thread).deadline_ns.store((*innermost).effective_ns, Relaxed);
             }
             (*thread).deadline_ns.load(Relaxed)
+        }
+    }
+
+    /// In the child of a fork, whose clock begins anew: what its functions had left when it was last looked at.
+    ///
+    /// # Safety
+    ///
+    /// `thread` is this kernel thread, with preemption deferred.
+    pub(crate) unsafe fn begin_cpu_time_anew(thread: *mut Thread) {
+        // SAFETY: the caller's promise: the chain is this thread's.
+        unsafe {
+            let seen_ns = (*thread).cpu_time_seen_ns.load(Relaxed);
+            let mut task = (*thread).current.load(Relaxed);
+            while !task.is_null() {
+                if (*task).counts_cpu_time && (*task).cpu_deadline_ns != NEVER {
+                    let rest_ns = (*task).cpu_deadline_ns.saturating_sub(seen_ns);
+                    (*task).cpu_deadline_ns = deadline::cpu_time_ns() + rest_ns;
+                }
+                task = (*task).parent;
+            }
         }
     }
 
