@@ -25,7 +25,7 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
-    compiler_fence,
+    compiler_fence, fence,
 };
 use std::sync::{Mutex, MutexGuard};
 
@@ -140,7 +140,8 @@ pub(crate) struct Keeper(AtomicPtr<Task>);
 /// Of the stacks that are made from now on.
 pub(crate) static STACK_SIZE_BYTES: AtomicUsize = AtomicUsize::new(2 << 20);
 /// Arguments and results larger than this do not go onto the function's stack.
-pub(crate) const LARGEST_PAYLOAD_BYTES: usize = 64 << 10;
+/// They are moved to and from there by way of frames on it, and it may be as small as stacks get.
+pub(crate) const LARGEST_PAYLOAD_BYTES: usize = SMALLEST_STACK_BYTES / 8;
 /// How many functions may be abandoned: each keeps a few pages for good.
 const MOST_ABANDONED: usize = 10_000;
 
@@ -210,8 +211,12 @@ impl Slot {
             return None;
         }
         self.is_in_use.store(true, Relaxed);
-        // The processor may still store later than it loads, but not later than `rob`'s barrier.
-        compiler_fence(SeqCst);
+        if HAS_BARRIER.load(Relaxed) {
+            // The processor may still store later than it loads, but not later than `rob_all`'s barrier.
+            compiler_fence(SeqCst);
+        } else {
+            fence(SeqCst);
+        }
         let result = if self.is_closed.load(Acquire) { None } else { action(&self.task) };
         self.is_in_use.store(false, Release);
         result
@@ -234,9 +239,13 @@ impl Slot {
         self.use_it(|slot| slot.load(Relaxed).is_null().then(|| slot.store(task, Release))).is_some()
     }
 
-    /// Before it has an owner: the last one was not there to empty it, or is gone in the middle of using it.
+    /// Before it has an owner: the last one may be gone in the middle of using it. Whoever has closed it opens it himself.
     pub(crate) fn reset(&self) {
-        self.is_in_use.store(false, Relaxed);
+        self.is_in_use.store(false, Release);
+    }
+
+    /// In the child of a fork, where whoever has closed it is gone.
+    pub(crate) fn open(&self) {
         self.is_closed.store(false, Release);
     }
 
@@ -254,30 +263,49 @@ impl Slot {
     fn rob_all(pool: &mut Pool) {
         let slots = || thread::slots().filter(|slot| !slot.task.load(Relaxed).is_null());
         slots().for_each(|slot| slot.is_closed.store(true, Relaxed));
-        if has_barrier_everywhere() {
-            // After the barrier either the owner has seen that the slot is closed, or it is seen here that he uses it.
-            for slot in slots().filter(|slot| slot.is_closed.load(Relaxed) && !slot.is_in_use.load(Acquire)) {
-                pool.idle.push(slot.task.swap(null_mut(), Relaxed));
+        if barrier_everywhere() {
+            // After the barrier either the owner has seen that the slot is closed, or it is seen here that he uses it. He may
+            // have taken the task before.
+            for slot in thread::slots().filter(|slot| slot.is_closed.load(Relaxed) && !slot.is_in_use.load(Acquire)) {
+                let task = slot.task.swap(null_mut(), Acquire);
+                if !task.is_null() {
+                    pool.idle.push(task);
+                }
             }
         }
-        thread::slots().for_each(|slot| slot.is_closed.store(false, Release));
+        thread::slots().for_each(Slot::open);
     }
 }
 
-/// A memory barrier in every thread of the process. False: the kernel has none, or may not be asked.
+/// The kernel can make all threads of the process pass a memory barrier. Where it cannot, each makes its own.
+static HAS_BARRIER: AtomicBool = AtomicBool::new(false);
+
+fn membarrier(command: c_int) -> libc::c_long {
+    // SAFETY: takes numbers only.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
+}
+
+/// Before the first launch: a sandbox may forbid to ask.
+fn look_for_barrier() {
+    let commands = membarrier(libc::MEMBARRIER_CMD_QUERY);
+    let wanted = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+    HAS_BARRIER.store(commands >= 0 && commands & c_long::from(wanted) == c_long::from(wanted), Relaxed);
+}
+
+/// A memory barrier in every thread of the process that uses its slot. False: the kernel refuses.
 ///
 /// Context: bracketed.
 ///
 /// # Source
 ///
 /// membarrier(2)
-fn has_barrier_everywhere() -> bool {
-    let barrier = |command: c_int| {
-        // SAFETY: takes numbers only.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-    };
-    barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-        || (barrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && barrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED))
+fn barrier_everywhere() -> bool {
+    if !HAS_BARRIER.load(Relaxed) {
+        fence(SeqCst);
+        return true;
+    }
+    let pass = || membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) == 0;
+    pass() || (membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) == 0 && pass())
 }
 
 /// The pool's lock while a thread forks, so that the child finds the pool whole. Used under that lock.
@@ -1503,5 +1531,6 @@ fn start() -> Result<(), Error> {
     preempt::set_callbacks();
     gotcha::init()?;
     deadline::init();
+    look_for_barrier();
     Ok(())
 }

@@ -41,6 +41,8 @@ pub(crate) struct Thread {
     /// The preemption signal is blocked in the kernel: the program has it blocked, and one is pending.
     pub(crate) mask_is_blocked: AtomicBool,
     alarm: UnsafeCell<Option<Alarm>>,
+    /// Its processor time when that was last looked at.
+    pub(crate) cpu_time_seen_ns: AtomicU64,
     pub(crate) patience: Patience,
     entry: &'static Entry,
     pub(crate) held: UnsafeCell<Vec<Foreign>>,
@@ -114,6 +116,7 @@ impl Thread {
             mask_is_unknown: AtomicBool::new(preempt::in_handler()),
             mask_is_blocked: AtomicBool::new(false),
             alarm: UnsafeCell::new(None),
+            cpu_time_seen_ns: AtomicU64::new(0),
             patience: Patience::default(),
             entry,
             held: UnsafeCell::new(Vec::with_capacity(HELD_SIGNALS)),
@@ -407,7 +410,10 @@ impl Entry {
     /// Context: its kernel thread, which is quiet.
     fn withdraw(&self) {
         let _lock = SignalsGuard::new();
-        self.tid.store(0, Release);
+        // It is another thread's if a handler has launched meanwhile, and got another one.
+        if self.tid.load(Relaxed) == libsignal::gettid() {
+            self.tid.store(0, Release);
+        }
     }
 
     /// Context: its kernel thread. To be quiet: with the timer disarmed; afterwards what was taken over has arrived.
@@ -497,9 +503,14 @@ fn expiry(cookie: usize) -> libc::siginfo_t {
 
 /// In the child of a fork the other threads are gone, and nothing is pending.
 pub(crate) fn forget_all() {
+    let own = Thread::current();
     for entry in entries() {
         entry.tid.store(0, Relaxed);
-        entry.slot.reset();
+        entry.slot.open();
+        // SAFETY: this kernel thread's record. A handler that forks may be on top of its use of the slot.
+        if own.is_null() || !std::ptr::eq(unsafe { (*own).entry }, entry) {
+            entry.slot.reset();
+        }
     }
 }
 
@@ -521,11 +532,11 @@ unsafe extern "C" fn on_exit(thread: *mut libc::c_void) {
         if (*state).signal_blocked != 0 {
             libsignal::block(&SignalSet::single(PREEMPTION_SIGNAL));
         }
+        entry.slot.empty();
         // A handler uses the record no more. An expiry that is still to come is known by its cookie.
         (&raw mut (*state).owner).write_volatile(null_mut());
         compiler_fence(SeqCst);
         (*thread.cast::<Thread>()).kept.let_go();
-        entry.slot.empty();
         drop(Box::from_raw(thread.cast::<Thread>()));
         entry.withdraw();
     }
