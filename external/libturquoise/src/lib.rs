@@ -136,7 +136,12 @@ mod tests {
             *value += 1;
         };
         for round in 1..10 {
-            let _linger = inger::launch(|| guarded.with(section), 100).unwrap();
+            let mut linger = inger::launch(|| guarded.with(section), 100).unwrap();
+            while linger.is_continuation() {
+                // Before the section or after it.
+                assert!(guarded.0.try_lock().is_ok());
+                inger::resume(&mut linger, 100).unwrap();
+            }
             assert_eq!(*guarded.0.try_lock().unwrap(), round);
         }
     }
