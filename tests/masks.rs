@@ -3,6 +3,7 @@
 
 use inger::{launch, pause, resume};
 use libc::{SIGUSR1, SIGUSR2, SIGWINCH, c_int};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 fn bit(signal: c_int) -> u64 {
@@ -146,18 +147,24 @@ fn a_function_without_a_mask_follows_its_launcher() {
 /// A mask of its own that happens to be that of the thread: still its own.
 #[test]
 fn an_own_mask_that_equals_the_launchers_is_kept() {
+    let (is_changed, is_elsewhere) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut function = on_thread_blocking(SIGUSR1, || {
         let function = || {
             change(libc::SIG_BLOCK, SIGUSR1);
-            let start = std::time::Instant::now();
-            while start.elapsed().as_millis() < 5 {
+            is_changed.store(true, Relaxed);
+            while !is_elsewhere.load(Relaxed) {
                 std::hint::spin_loop();
             }
             kernel_mask()
         };
-        launch(function, 500).unwrap()
+        let mut function = launch(function, 500).unwrap();
+        while !is_changed.load(Relaxed) {
+            resume(&mut function, 500).unwrap();
+        }
+        function
     });
     assert!(function.is_continuation());
+    is_elsewhere.store(true, Relaxed);
     on_thread_blocking(SIGUSR2, || {
         resume(&mut function, u64::MAX).unwrap();
     });
