@@ -153,10 +153,16 @@ fn what_is_left_alone() {
         };
         let soon = Duration::from_millis(5);
         let donatable: Linger<'static, ()> = launch(count, 200).unwrap().donatable();
-        is_left_alone("a condition", &|| {
-            let mutex = Mutex::new(());
-            drop(Condvar::new().wait_timeout(mutex.lock().unwrap(), soon).unwrap());
-        });
+        /// Before a read-write lock's counter lies its state; before a condition, whatever the program has there.
+        #[repr(C)]
+        struct Preceded(u32, Condvar);
+        for word in [0, 1, 1 << 31, 0x8000_5555, 0xf7a3_1240, 0xffff_fff0, 0x7fff_ffff] {
+            is_left_alone(&format!("a condition after {word:#x}"), &|| {
+                let (mutex, condition) = (Mutex::new(()), Preceded(word, Condvar::new()));
+                drop(condition.1.wait_timeout(mutex.lock().unwrap(), soon).unwrap());
+                assert_eq!(std::hint::black_box(condition.0), word);
+            });
+        }
         is_left_alone("a channel", &|| assert!(mpsc::channel::<()>().1.recv_timeout(soon).is_err()));
         is_left_alone("a parked thread", &|| std::thread::park_timeout(soon));
         is_left_alone("a joined thread", &|| std::thread::spawn(move || std::thread::sleep(soon)).join().unwrap());

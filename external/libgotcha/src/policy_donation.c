@@ -291,12 +291,14 @@ static bool is_value_of_lock(uint32_t value) {
 		|| value >= READ_LOCKED_WAITING;
 }
 
-/* std's RwLock, who writes: waits for a counter, like that of a condition, before which the lock's state lies. */
+/* std's RwLock, who writes: waits for a counter, like that of a condition, before which the lock's state lies. Before a
+ * condition there lies anything, half a pointer for instance: so no more readers are believed in than a lock will have. */
 static bool is_counter_of_rwlock(const uint32_t *word) {
-	const uint32_t WRITERS_WAITING = 1u << 31, LOCKED = (1u << 30) - 1;
+	const uint32_t WRITERS_WAITING = 1u << 31, WRITE_LOCKED = (1u << 30) - 1, MANY_READERS = 1u << 12;
 	bool is_readable = (uintptr_t) word % 4096;
 	uint32_t before = is_readable ? __atomic_load_n(word - 1, __ATOMIC_RELAXED) : 0;
-	return before & WRITERS_WAITING && before & LOCKED;
+	uint32_t locked = before & WRITE_LOCKED;
+	return before & WRITERS_WAITING && (locked == WRITE_LOCKED || (locked && locked < MANY_READERS));
 }
 
 /* The state of an RwLock that a writer has locked, and readers and other writers wait for, is UINT32_MAX.  So is what a
