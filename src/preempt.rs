@@ -440,13 +440,7 @@ unsafe fn leave_from_handler(thread: *mut Thread, uc: *mut ucontext_t) {
             libsignal::set_thread_mask(&launcher_mask);
         }
         Task::stop_expired(task, thread, now_ns, uc);
-        if own_mask {
-            // Returning by rt_sigreturn will install the frame's alternate stack; this may be another
-            // kernel thread, with another one.
-            if let Ok(stack) = libsignal::alternate_stack() {
-                (*uc).uc_stack = stack;
-            }
-        } else {
+        if !own_mask {
             // It goes on with the mask of whoever resumes it.
             set_frame_mask(uc, Task::launcher_mask(task, Thread::current()).bits());
         }
@@ -458,8 +452,10 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
     // SAFETY: on_signal's context: the frame is the kernel's and below us on this stack, preemption is
     // deferred by us, and nothing on the stack in between needs to be dropped.
     unsafe {
-        let mut opens_mask = false;
+        let repeats_call = gotcha::libgotcha_repeats_call(uc.cast());
+        let (mut opens_mask, mut was_stopped) = (false, false);
         loop {
+            was_stopped |= resumed;
             let thread = Thread::current();
             if (*thread).mask_is_blocked.load(Relaxed) {
                 (*thread).mask_is_blocked.store(false, Relaxed);
@@ -469,11 +465,22 @@ unsafe fn return_to_function(uc: *mut ucontext_t, mut resumed: bool) {
                 opens_mask = true;
             }
             let thread_mask = SignalSet::from_bits((*thread).mask.load(Relaxed));
-            let by_kernel = opens_mask || has_own_mask(thread, uc, thread_mask);
-            // The frame is ours no longer: from here on a handler finds the function's own code, or comes too early.
+            let by_kernel = repeats_call || opens_mask || has_own_mask(thread, uc, thread_mask);
+            if by_kernel && was_stopped {
+                // The kernel will install the frame's alternate stack; this may be another kernel thread, with another one.
+                if let Ok(stack) = libsignal::alternate_stack() {
+                    (*uc).uc_stack = stack;
+                }
+            }
+            // The frame is ours no longer: from here on a handler finds the function's own code, or comes too early; too
+            // early for a call that is repeated would be too late for the one that was made.
+            let saved_mask = repeats_call.then(|| libsignal::set_thread_mask(&SignalSet::full()));
             (&raw mut (*gotcha::this()).interrupted).write_volatile(std::ptr::null_mut());
             raw::return_from_signal(uc, gate(), if by_kernel { Return::Sigreturn } else { Return::Fast });
             (&raw mut (*gotcha::this()).interrupted).write_volatile(uc.cast());
+            if let Some(mask) = saved_mask {
+                libsignal::set_thread_mask(&mask);
+            }
             // A preemption became pending while the gate was closed.
             (*gotcha::this()).pending = 0;
             let now_ns = deadline::now_ns();

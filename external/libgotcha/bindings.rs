@@ -175,6 +175,9 @@ unsafe extern "C" {
     ) -> bool;
 }
 unsafe extern "C" {
+    pub fn libgotcha_repeats_call(ucontext: *const ::core::ffi::c_void) -> bool;
+}
+unsafe extern "C" {
     pub fn libgotcha_change_mask(
         how: ::core::ffi::c_int,
         arg1: *const sigset_t,

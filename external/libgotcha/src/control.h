@@ -96,6 +96,11 @@ void libgotcha_set_preemption_signal(int signal);
  * library's own. False, with nothing done, if the program has blocked it on this TCB. */
 bool libgotcha_forward_signal(int signal, siginfo_t *, void *ucontext);
 
+/* Does the code that a signal has interrupted repeat a system call when it goes on, one that the program's handlers make
+ * fail with EINTR? They do as long as `interrupted` is the context. Who lets the code go on sets that to NULL with all
+ * signals blocked, and leaves it to the kernel to open the mask. */
+bool libgotcha_repeats_call(const void *ucontext);
+
 /* pthread_sigmask() as the program's own call: for a control library that calls the program. */
 int libgotcha_change_mask(int how, const sigset_t *, sigset_t *old);
 

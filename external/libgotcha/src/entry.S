@@ -3,14 +3,17 @@
  * Another signal can come before a handler's first instruction. A function that was preempted there would keep the
  * signal that the handler is for in its stopped frames: until it is resumed, or for good. So preemption is deferred
  * from the first instruction that can do so, and not begun in front of it: libgotcha_is_shared_code() knows the
- * addresses. */
+ * addresses.
+ *
+ * What a signal finds that comes to the preemption signal's handler: the context of the code below is in rdx until it is
+ * in the thread's `interrupted`, whose value before is the fourth argument. */
 #include "thunk.h"
 
 	.hidden	libgotcha_tls, gotcha_deliver_deferred, gotcha_signal_deferred
 
 	.text
 
-.macro ENTRY name, handler
+.macro ENTRY name, handler, notes=0
 	.globl	\name
 	.hidden	\name
 	.type	\name, @function
@@ -19,6 +22,10 @@
 	.cfi_startproc
 	mov	libgotcha_tls@gottpoff(%rip), %rax
 	incl	%fs:THREAD_DEFER(%rax)
+	.if \notes
+	mov	%fs:THREAD_INTERRUPTED(%rax), %rcx
+	mov	%rdx, %fs:THREAD_INTERRUPTED(%rax)
+	.endif
 	jmp	\handler
 	.cfi_endproc
 	.size	\name, . - \name
@@ -28,7 +35,7 @@
 	.hidden	gotcha_entries, gotcha_entries_end
 gotcha_entries:
 	ENTRY	gotcha_deliver, gotcha_deliver_deferred
-	ENTRY	gotcha_signal_entry, gotcha_signal_deferred
+	ENTRY	gotcha_signal_entry, gotcha_signal_deferred, notes=1
 gotcha_entries_end:
 
 /* long gotcha_system_call(long number, long a, long b, long c, long d): the kernel keeps r9, whose value no call of

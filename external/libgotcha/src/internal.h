@@ -290,7 +290,7 @@ bool gotcha_variable_is_shared(uintptr_t address);
 extern const char gotcha_entries[], gotcha_entries_end[];
 void gotcha_deliver(int signal, siginfo_t *, void *ucontext);
 void gotcha_deliver_deferred(int signal, siginfo_t *, void *ucontext);
-void gotcha_signal_deferred(int signal, siginfo_t *, void *ucontext);
+void gotcha_signal_deferred(int signal, siginfo_t *, void *ucontext, void *outer);
 /* A system call of up to four arguments, after which preemption is deferred once more, from the first instruction on. */
 long gotcha_system_call(long number, long a, long b, long c, long d);
 extern const char gotcha_system_call_made[];

@@ -193,28 +193,35 @@ static bool is_interruptible(const greg_t *registers) {
 	}
 }
 
+/* Does the code stand in front of the instruction of a call that handlers interrupt? */
+bool libgotcha_repeats_call(const void *ucontext) {
+	const greg_t *registers = ((const ucontext_t *) ucontext)->uc_mcontext.gregs;
+	static const uint8_t instruction[] = { 0x0f, 0x05 };
+	return is_interruptible(registers) && !memcmp((void *) registers[REG_RIP], instruction, sizeof instruction);
+}
+
 /* A handler without SA_RESTART makes the system call fail that it has interrupted. The kernel does not see to that where it
  * knows of our own handler only, the preemption signal's, nor where a preemption has interrupted the call before: then the
  * code stands in front of the call's instruction, to repeat it. Code that is only about to make the call looks the
  * same; for it the signal has come a moment later than it did. */
-static void interrupt_call_of(ucontext_t *context) {
-	greg_t *registers = context->uc_mcontext.gregs;
-	static const uint8_t instruction[] = { 0x0f, 0x05 };
-	if (is_interruptible(registers) && !memcmp((void *) registers[REG_RIP], instruction, sizeof instruction)) {
-		registers[REG_RAX] = -EINTR;
-		registers[REG_RIP] += sizeof instruction;
-	}
+static bool interrupt_call_of(ucontext_t *context) {
+	enum { INSTRUCTION_BYTES = 2 };
+	if (!context || !libgotcha_repeats_call(context))
+		return false;
+	context->uc_mcontext.gregs[REG_RAX] = -EINTR;
+	context->uc_mcontext.gregs[REG_RIP] += INSTRUCTION_BYTES;
+	return true;
 }
 
-/* Where the preemption signal has come first, its handler is what this one has interrupted, at its entry if both came
- * while the call waited; the call is that of the code below, which may be stopped before it goes on. */
+/* Where the preemption signal has come first, its handler is what this one has interrupted; the call is that of the code
+ * below, which may be stopped before it goes on. The handler's last instructions, which load that code's registers, are not
+ * interrupted where it repeats a call: all signals wait for the return, by the kernel. */
 static void interrupt_call(ucontext_t *context) {
 	const greg_t *registers = context->uc_mcontext.gregs;
-	interrupt_call_of(context);
-	if (registers[REG_RIP] == (greg_t) gotcha_signal_entry)
-		interrupt_call_of((ucontext_t *) registers[REG_RDX]);
-	else if (THIS.interrupted && THIS.interrupted != context)
-		interrupt_call_of(THIS.interrupted);
+	uintptr_t pc = registers[REG_RIP];
+	bool is_at_entry = pc >= (uintptr_t) gotcha_signal_entry && pc < (uintptr_t) gotcha_entries_end;
+	(void) (interrupt_call_of(context) || (is_at_entry && interrupt_call_of((ucontext_t *) registers[REG_RDX]))
+		|| interrupt_call_of(THIS.interrupted));
 }
 
 /* Entered with preemption deferred once more, which ends here. A preemption is not made up for: a function stopped in this frame, which is the kernel's, would leave
@@ -248,11 +255,17 @@ void gotcha_deliver_deferred(int signal, siginfo_t *info, void *context) {
 		run_handler(&disposition, signal, info, context);
 }
 
-void gotcha_signal_deferred(int signal, siginfo_t *info, void *context) {
-	void *outer = THIS.interrupted;
-	THIS.interrupted = context;
+/* `interrupted` is `context` already. */
+void gotcha_signal_deferred(int signal, siginfo_t *info, void *context, void *outer) {
+	bool repeats_call = libgotcha_repeats_call(context);
+	if (outer && !repeats_call)
+		THIS.interrupted = outer;
 	gotcha_callbacks.signal(signal, info, context);
-	/* with preemption deferred it comes back, on the same TCB */
+	/* with preemption deferred it comes back, on the same TCB, and returns by the kernel, which opens the mask again */
+	if (repeats_call) {
+		uint64_t all = UINT64_MAX;
+		raw_mask(SIG_SETMASK, &all, NULL);
+	}
 	THIS.interrupted = outer;
 }
 

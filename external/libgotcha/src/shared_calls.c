@@ -28,6 +28,7 @@ SAME(THREAD_PENDING, libgotcha_thread, pending);
 SAME(THREAD_SET, libgotcha_thread, set);
 SAME(THREAD_CALLS_END, libgotcha_thread, calls_end);
 SAME(THREAD_CALLS_LIMIT, libgotcha_thread, calls_limit);
+SAME(THREAD_INTERRUPTED, libgotcha_thread, interrupted);
 SAME(SET_ERRNO_OFFSET, libset, errno_offset);
 SAME(CALL_RETURN_ADDRESS, libgotcha_shared_call, return_address);
 SAME(CALL_RBX, libgotcha_shared_call, rbx);

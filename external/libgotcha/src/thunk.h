@@ -9,6 +9,7 @@
 #define THREAD_SET 24
 #define THREAD_CALLS_END 96
 #define THREAD_CALLS_LIMIT 104
+#define THREAD_INTERRUPTED 144
 
 /* struct libset */
 #define SET_ERRNO_OFFSET 0
