@@ -1,7 +1,7 @@
 //! The outcome of a task, and who waits for it.
 
 use crate::task::Task;
-use crate::{Guarded, drop_quietly, parking};
+use crate::{Guarded, parking, quietly};
 use std::any::Any;
 use std::fmt;
 use std::future::Future;
@@ -66,7 +66,8 @@ pub(crate) struct Join<T>(Guarded<State<T>>);
 
 struct State<T> {
     outcome: Option<Result<T, JoinError>>,
-    waker: Option<Waker>,
+    /// Until it has been woken. Counted, since to clone a waker is to call a program's code.
+    waker: Option<Arc<Waker>>,
     /// The handle was dropped.
     is_detached: bool,
 }
@@ -84,17 +85,25 @@ impl<T> Join<T> {
         Join(Guarded::new(State { outcome: None, waker: None, is_detached: false }))
     }
 
+    /// A function that is stopped for good in here is followed by another one, which comes here again. If it was stopped while
+    /// it woke, the second one wakes instead; if that is stopped too, nobody does.
+    ///
     /// Context: inside a function, so that whatever is woken or dropped may wait for what other functions hold.
     pub(crate) fn finish(&self, outcome: Result<T, JoinError>) {
         let (unwanted, waker) = self.0.with(|state| {
             if state.is_detached || state.outcome.is_some() {
-                return (Some(outcome), None);
+                return (Some(outcome), state.waker.take());
             }
             state.outcome = Some(outcome);
-            (None, state.waker.take())
+            (None, state.waker.clone())
         });
-        drop_quietly(unwanted);
-        drop_quietly(waker.map(Waker::wake));
+        if let Some(waker) = &waker {
+            quietly(|| waker.wake_by_ref());
+        }
+        let woken = self.0.with(|state| state.waker.take());
+        quietly(|| drop(unwanted));
+        quietly(|| drop(waker));
+        quietly(|| drop(woken));
     }
 }
 
@@ -191,7 +200,7 @@ impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut waker = Some(context.waker().clone());
+        let mut waker = Some(Arc::new(context.waker().clone()));
         let outcome = self.join.0.with(|state| {
             assert!(!state.is_detached, "a JoinHandle is polled after it was ready");
             std::mem::swap(&mut state.waker, &mut waker);

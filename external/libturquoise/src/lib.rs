@@ -112,9 +112,9 @@ impl<T> Guarded<T> {
     }
 }
 
-/// Drops what belongs to a program, whose destructor may panic: nobody is there to be told.
-fn drop_quietly<T>(value: T) {
-    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(value))) {
+/// Runs what belongs to a program, a destructor or a waker, which may panic: nobody is there to be told.
+fn quietly(run: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         std::mem::forget(panic);
     }
 }

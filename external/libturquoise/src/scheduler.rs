@@ -121,17 +121,21 @@ impl Scheduler {
     ///
     /// Context: any.
     pub(crate) fn adopt(&self, task: &Arc<Task>) -> bool {
-        let is_taken = self.tasks.with(|tasks| {
-            let is_open = tasks.closer.is_none();
-            if is_open {
-                task.key.store(tasks.all.insert(Arc::clone(task)), Relaxed);
+        inger::no_preempt(|| {
+            let is_taken = self.tasks.with(|tasks| {
+                let is_open = tasks.closer.is_none();
+                if is_open {
+                    task.key.store(tasks.all.insert(Arc::clone(task)), Relaxed);
+                    // Not later: once the list is closed, workers end when they find nothing.
+                    self.ready.push(Arc::clone(task));
+                }
+                is_open
+            });
+            if is_taken {
+                self.parking.wake_one();
             }
-            is_open
-        });
-        if is_taken {
-            inger::no_preempt(|| self.push_ready(Arc::clone(task)));
-        }
-        is_taken
+            is_taken
+        })
     }
 
     /// Context: unpreempted. The task is queued.
@@ -252,6 +256,8 @@ impl Worker {
     pub(crate) fn run(mut self) {
         loop {
             self.scheduler.driver.look(self.scheduler.quantum_us);
+            // Read before, so that it finds all that was queued before the end.
+            let is_ending = self.scheduler.is_ending.load(SeqCst);
             let turn = self.next();
             if turn.is_some() && self.scheduler.driver.is_free() {
                 // Somebody else is to wait for events meanwhile.
@@ -260,7 +266,7 @@ impl Worker {
             match turn {
                 Some(Turn::Ready(task)) => self.poll(task),
                 Some(Turn::Stopped(stopped)) => self.go_on(stopped),
-                None if self.scheduler.is_ending.load(SeqCst) => break,
+                None if is_ending => break,
                 None => {
                     self.scheduler.counters.parked.fetch_add(1, Relaxed);
                     self.scheduler.parking.park(|| self.scheduler.has_work());
@@ -336,7 +342,9 @@ impl Worker {
             match polled {
                 Some(polled) => self.over(task, polled),
                 None => {
-                    self.scheduler.counters.abandoned.fetch_add(1, Relaxed);
+                    if task.is_to_be_counted() {
+                        self.scheduler.counters.abandoned.fetch_add(1, Relaxed);
+                    }
                     self.lost(task, None);
                 }
             }

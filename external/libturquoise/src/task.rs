@@ -3,7 +3,7 @@
 use crate::join::{Fail, JoinError};
 use crate::runtime::{self, Entered};
 use crate::scheduler::Scheduler;
-use crate::{Guarded, drop_quietly};
+use crate::{Guarded, quietly};
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,6 +23,8 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// - A task is in a queue of ready ones if and only if `state` is `QUEUED`; in the hands of one worker, or in the queue of
 ///   stopped ones, if it is `RUNNING` or `WOKEN`.
 /// - It is in its scheduler's list until it has finished.
+/// - Whoever makes it wait or run reads `state` in the same step that writes it, and so does every wake, also one that changes
+///   nothing: so the poll that comes next sees what was written before the wake.
 pub(crate) struct Task {
     pub(crate) scheduler: Arc<Scheduler>,
     join: Arc<dyn Fail>,
@@ -30,6 +32,8 @@ pub(crate) struct Task {
     state: AtomicU8,
     is_cancelled: AtomicBool,
     is_abandoned: AtomicBool,
+    /// It is counted among those that were stopped for good.
+    is_counted: AtomicBool,
     /// Its quantum, in µs.
     pub(crate) quantum_us: u64,
     /// Its place in the scheduler's list.
@@ -68,6 +72,7 @@ impl Task {
             state: AtomicU8::new(QUEUED),
             is_cancelled: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
+            is_counted: AtomicBool::new(false),
             quantum_us,
             key: AtomicUsize::new(0),
             failure: Guarded::new(None),
@@ -92,19 +97,19 @@ impl Task {
     pub(crate) fn refuse(&self) {
         let future = self.future.with(Option::take);
         self.state.store(FINISHED, Relaxed);
-        drop_quietly(future);
+        quietly(|| drop(future));
         self.join.fail(JoinError::Cancelled);
     }
 
     // ------------------------------------------------------------------ a worker's own code
 
     pub(crate) fn begin(&self) {
-        self.state.store(RUNNING, Relaxed);
+        self.state.swap(RUNNING, AcqRel);
     }
 
     /// Makes it queued again; the caller puts it into a queue.
     pub(crate) fn requeue(&self) {
-        self.state.store(QUEUED, Relaxed);
+        self.state.swap(QUEUED, AcqRel);
     }
 
     /// It waits, unless it was woken: then it is queued, and the caller puts it into a queue.
@@ -125,6 +130,11 @@ impl Task {
     pub(crate) fn lose(&self, error: Option<inger::Error>) {
         self.is_cancelled.store(true, Relaxed);
         self.failure.with(|failure| *failure = error.map(JoinError::Failed));
+    }
+
+    /// Was it not counted among those that were stopped for good? It is now.
+    pub(crate) fn is_to_be_counted(&self) -> bool {
+        !self.is_counted.swap(true, Relaxed)
     }
 
     /// No function can be launched for it: there is nowhere that its future could be dropped.
@@ -160,7 +170,7 @@ impl Task {
     }
 
     fn end(&self, future: Work, error: Option<JoinError>) -> Polled {
-        drop_quietly(future);
+        quietly(|| drop(future));
         if let Some(error) = error {
             self.join.fail(error);
         }
@@ -169,7 +179,11 @@ impl Task {
 
     /// Ours, or what its function is unwound by because it was stopped for good.
     fn of_panic(&self, panic: Box<dyn Any + Send>) -> JoinError {
-        if panic.is::<Unwinding>() || self.is_abandoned() { JoinError::Cancelled } else { JoinError::Panicked(panic) }
+        if panic.is::<Unwinding>() || self.is_abandoned() {
+            quietly(|| drop(panic));
+            return JoinError::Cancelled;
+        }
+        JoinError::Panicked(panic)
     }
 }
 
@@ -181,10 +195,13 @@ impl Wake for Task {
     /// Context: any, also inside other tasks' functions: queues have no locks, but are not to be left in the middle.
     fn wake_by_ref(self: &Arc<Self>) {
         inger::no_preempt(|| {
-            let wake = |state| match state {
-                WAITING => Some(QUEUED),
-                RUNNING => Some(WOKEN),
-                _ => None,
+            let wake = |state| {
+                Some(match state {
+                    WAITING => QUEUED,
+                    RUNNING => WOKEN,
+                    // Written all the same: see `Task`.
+                    state => state,
+                })
             };
             if self.state.fetch_update(AcqRel, Acquire, wake) == Ok(WAITING) {
                 self.scheduler.push_ready(Arc::clone(self));

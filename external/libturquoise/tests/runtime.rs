@@ -4,12 +4,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 use support::{all_finish, compute, compute_for_ever, runtime, watched};
-use turquoise::{Config, JoinError, Runtime, spawn, spawn_fn, yield_now};
+use turquoise::{Config, JoinError, JoinHandle, Runtime, spawn, spawn_fn, yield_now};
 
 const LONG: Duration = Duration::from_secs(100);
 
@@ -270,6 +272,109 @@ fn detached() {
         gate.add_permits(2);
         all_finish(&runtime);
         assert_eq!(dropped.load(Relaxed), 2);
+    });
+}
+
+/// Its first wake panics, or is endless.
+struct BadWaker {
+    is_endless: bool,
+    wakes: AtomicUsize,
+}
+
+impl BadWaker {
+    /// In whose name `task` is polled once, while it is not ready.
+    fn of<T>(task: &mut JoinHandle<T>, is_endless: bool) -> Arc<Self> {
+        let bad = Arc::new(BadWaker { is_endless, wakes: AtomicUsize::new(0) });
+        let waker = Waker::from(Arc::clone(&bad));
+        assert!(Pin::new(task).poll(&mut Context::from_waker(&waker)).is_pending());
+        bad
+    }
+
+    fn wait(&self, wakes: usize) {
+        while self.wakes.load(Relaxed) < wakes {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Wake for BadWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.wakes.fetch_add(1, Relaxed) == 0 {
+            if self.is_endless {
+                compute_for_ever();
+            }
+            resume_unwind(Box::new("as expected"));
+        }
+    }
+}
+
+/// Wakers and what a panic has with it are a program's: if they panic, the worker goes on.
+#[test]
+fn what_panics_when_a_task_is_over() {
+    watched(|| {
+        struct Panics;
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                resume_unwind(Box::new("as expected"));
+            }
+        }
+        let runtime = runtime(1, LONG);
+        let mut waits = runtime.spawn(std::future::pending::<()>());
+        let waker = BadWaker::of(&mut waits, false);
+        waits.cancel();
+        waker.wait(1);
+        assert!(matches!(waits.join(), Err(JoinError::Cancelled)));
+        // Abandoned, it has panicked before it was stopped.
+        let (begun, is_told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (begins, tells) = (Arc::clone(&begun), Arc::clone(&is_told));
+        let panics = runtime.spawn_fn(move || {
+            begins.store(true, Relaxed);
+            while !tells.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+            resume_unwind(Box::new(Panics));
+        });
+        while !begun.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        panics.abandon();
+        is_told.store(true, Relaxed);
+        assert!(matches!(panics.join(), Err::<(), _>(JoinError::Cancelled)));
+        assert_eq!(runtime.spawn_fn(|| 1).join().unwrap(), 1);
+    });
+}
+
+/// A task that is stopped for good while it wakes who waits for it: he is woken all the same.
+#[test]
+fn abandoned_while_it_wakes() {
+    watched(|| {
+        let runtime = runtime(1, Duration::from_micros(100));
+        // With a result.
+        let (open, gate) = tokio::sync::oneshot::channel();
+        let mut ends = runtime.spawn(gate);
+        let waker = BadWaker::of(&mut ends, true);
+        open.send(7).unwrap();
+        waker.wait(1);
+        ends.abandon();
+        waker.wait(2);
+        assert_eq!(ends.join().unwrap(), Ok(7));
+        all_finish(&runtime);
+        assert_eq!(runtime.stats().abandoned, 1);
+        // Without: it is stopped twice, and counts once.
+        let mut endless = runtime.spawn_fn(compute_for_ever);
+        let waker = BadWaker::of(&mut endless, true);
+        while runtime.stats().started == 0 {
+            std::thread::yield_now();
+        }
+        endless.abandon();
+        waker.wait(2);
+        assert!(matches!(endless.join(), Err(JoinError::Cancelled)));
+        all_finish(&runtime);
+        assert_eq!(runtime.stats().abandoned, 2);
     });
 }
 
