@@ -5,7 +5,9 @@
 #include <locale.h>
 #include <malloc.h>
 #include <netdb.h>
+#include <pthread.h>
 #include <regex.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <wchar.h>
 
@@ -149,6 +151,54 @@ static void check_base(void) {
 	}
 }
 
+/* ------------------------------------------------------------------ other threads */
+
+/* Another thread moves a block all the time, while the function that has allocated it ends. Then it is its own. */
+enum { MOVED_SIZE = 1 << 20 };
+static void *_Atomic moving;
+static atomic_int moves;
+static atomic_bool is_over;
+static void *move(void *unused) {
+	(void) unused;
+	void *own;
+	while (!(own = moving))
+		;
+	for (size_t i = 0; !is_over; i++) {
+		CHECK((own = realloc(own, i % 2 ? MOVED_SIZE : 2 * MOVED_SIZE)));
+		moves++;
+	}
+	moving = realloc(own, MOVED_SIZE);
+	return NULL;
+}
+static void give_away(void *unused) {
+	(void) unused;
+	moves = 0;
+	moving = malloc(MOVED_SIZE);
+	while (moves < 10)
+		;
+}
+
+static void check_moved(void) {
+	/* each has a mapping to itself */
+	CHECK(mallopt(M_MMAP_THRESHOLD, MOVED_SIZE / 2));
+	for (int i = 0; i < 50; i++) {
+		moving = NULL;
+		is_over = false;
+		pthread_t thread;
+		CHECK(!pthread_create(&thread, NULL, move, NULL));
+		linger_t linger = launch_tracked(give_away, NO_LIMIT, NULL);
+		CHECK(linger.is_complete);
+		is_over = true;
+		CHECK(!pthread_join(thread, NULL));
+		linger = launch_tracked(call_inside, NO_LIMIT, NULL);
+		CHECK(linger.is_yielded);
+		size_t before = in_use();
+		linger_cancel_reclaim(&linger);
+		CHECK(before < in_use() + MOVED_SIZE);
+		free(moving);
+	}
+}
+
 static void finish_with(void *unused) {
 	(void) unused;
 	block = malloc(SIZE);
@@ -172,6 +222,7 @@ static void check_rest(void) {
 int main(void) {
 	check_each();
 	check_base();
+	check_moved();
 	check_rest();
 	return 0;
 }

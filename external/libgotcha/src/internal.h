@@ -446,8 +446,12 @@ void gotcha_tcb_add_copies(struct libset *set, size_t from, size_t to);
 void gotcha_block_add(void *block, long libset);
 void gotcha_descriptor_add(int descriptor, long libset);
 void gotcha_descriptor_remove(int descriptor, long libset);
-/* Returns whose it was; 0: nobody's. Only if any are known. */
-long gotcha_block_remove(const void *block);
+/* Only if any are known. */
+void gotcha_block_remove(const void *block);
+/* Around a reallocation. `mover`: in its frame; `block` NULL at the end: there is none any more. Returns whether the block is
+ * known, and the end is to be told. */
+bool gotcha_block_move_begin(const void *block, const uint64_t *mover);
+void gotcha_block_move_end(const void *block, const uint64_t *mover);
 extern _Atomic size_t *gotcha_resources_len;
 /* By whatever told somebody the address of a function's block he was told, too, that there is one. */
 static inline bool gotcha_resources_are_known(void) {

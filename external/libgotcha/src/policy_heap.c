@@ -66,8 +66,9 @@ static inline void note(const struct shared_guard *guard, void *block) {
 		gotcha_block_add(block, THIS.set->number);
 }
 /* Before it is freed: afterwards the address may be somebody else's. */
-static inline long take_note(const void *block) {
-	return gotcha_resources_are_known() ? gotcha_block_remove(block) : 0;
+static inline void drop_note(const void *block) {
+	if (gotcha_resources_are_known())
+		gotcha_block_remove(block);
 }
 
 static void *heap_malloc(size_t size) {
@@ -105,7 +106,7 @@ static void heap_free(void *block) {
 		return;
 	struct shared_guard guard;
 	shared_enter(&guard);
-	take_note(block);
+	drop_note(block);
 	BASE(FREE, void(void *))(block);
 	shared_leave(&guard);
 }
@@ -120,15 +121,16 @@ static void *heap_realloc(void *block, size_t size) {
 	}
 	struct shared_guard guard;
 	shared_enter(&guard);
-	long owner = take_note(block);
+	uint64_t mover;
+	bool is_known = gotcha_resources_are_known() && gotcha_block_move_begin(block, &mover);
 	void *moved = BASE(REALLOC, void *(void *, size_t))(block, size);
 	if (unlikely(!moved))
 		errno_out();
 	/* whose a block is it stays, moved or not; of size 0 it may have been freed */
 	if (!block)
 		note(&guard, moved);
-	else if (unlikely(owner) && (moved || size))
-		gotcha_block_add(moved ? moved : block, owner);
+	else if (unlikely(is_known))
+		gotcha_block_move_end(moved || !size ? moved : block, &mover);
 	shared_leave(&guard);
 	return moved;
 }

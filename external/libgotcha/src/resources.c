@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 struct resource {
-	uintptr_t key;                  /* the block's address; or twice the descriptor, plus 1, which no block's is */
+	uintptr_t key;                  /* the block's address; or one of those below, which no block's is */
 	uint64_t identity;              /* of the file */
 	struct resource *next;          /* in its bucket, or of those that are not in use */
 	struct resource *newer, *older; /* of the same libset */
@@ -43,6 +43,25 @@ struct resources {
 static struct resources *all;
 static _Atomic size_t none;
 _Atomic size_t *gotcha_resources_len = &none;
+
+/* Blocks are multiples of 16. */
+enum { DESCRIPTOR = 1, MOVING = 2 };
+
+static uintptr_t descriptor_key(int descriptor) {
+	return 2 * (uintptr_t) descriptor + DESCRIPTOR;
+}
+static bool is_descriptor(uintptr_t key) {
+	return key & DESCRIPTOR;
+}
+
+/* A block that is being moved, by whomever, has two addresses, and either may be somebody else's already. It stays in its
+ * libset's list, as the function may end meanwhile. */
+static uintptr_t moving_key(const uint64_t *mover) {
+	return (uintptr_t) mover + MOVING;
+}
+static bool is_moving(uintptr_t key) {
+	return !is_descriptor(key) && key & MOVING;
+}
 
 /* ------------------------------------------------------------------ the lock */
 
@@ -99,6 +118,13 @@ static struct resource **bucket_of(uintptr_t key) {
 	return &all->buckets[product >> (__builtin_clzll(all->buckets_len) + 1)];
 }
 
+static void put_in_bucket(struct resource *entry, uintptr_t key) {
+	struct resource **bucket = bucket_of(key);
+	entry->key = key;
+	entry->next = *bucket;
+	*bucket = entry;
+}
+
 /* Twice as many buckets. Without memory for them lists grow longer. */
 static bool grow(void) {
 	size_t length = all->buckets_len ? 2 * all->buckets_len : FIRST_BUCKETS, old_length = all->buckets_len;
@@ -109,10 +135,8 @@ static bool grow(void) {
 	all->buckets_len = length;
 	for (size_t i = 0; i < old_length; i++)
 		for (struct resource *entry = old[i], *next; entry; entry = next) {
-			struct resource **bucket = bucket_of(entry->key);
 			next = entry->next;
-			entry->next = *bucket;
-			*bucket = entry;
+			put_in_bucket(entry, entry->key);
 		}
 	if (old)
 		munmap(old, old_length * sizeof *old);
@@ -152,12 +176,16 @@ static void unlink_from(struct resource *entry) {
 		entry->older->newer = entry->newer;
 }
 
-/* Out of its bucket, and not in use any more. */
-static void forget(struct resource *entry) {
+static void take_from_bucket(struct resource *entry) {
 	struct resource **at = bucket_of(entry->key);
 	while (*at != entry)
 		at = &(*at)->next;
 	*at = entry->next;
+}
+
+/* Out of its bucket, and not in use any more. */
+static void forget(struct resource *entry) {
+	take_from_bucket(entry);
 	entry->next = all->unused;
 	all->unused = entry;
 	all->length--;
@@ -175,11 +203,8 @@ static void add(uintptr_t key, uint64_t identity, long libset) {
 	struct resource *entry = all->length < all->buckets_len || grow() ? take_unused() : NULL;
 	if (!entry)
 		return;
-	struct resource **bucket = bucket_of(key);
-	entry->key = key;
 	entry->identity = identity;
-	entry->next = *bucket;
-	*bucket = entry;
+	put_in_bucket(entry, key);
 	all->length++;
 	link_to(entry, libset);
 }
@@ -199,18 +224,37 @@ void gotcha_block_add(void *block, long libset) {
 	errno = saved_errno;
 }
 
-long gotcha_block_remove(const void *block) {
+void gotcha_block_remove(const void *block) {
 	lock_resources();
 	struct resource *entry = find((uintptr_t) block);
-	long libset = entry ? entry->libset : 0;
 	if (entry)
 		drop(entry);
 	unlock_resources();
-	return libset;
 }
 
-static bool is_descriptor(uintptr_t key) {
-	return key & 1;
+/* What is known by the new name is out of date, such as a thread's that a fork has not taken over. */
+static bool rename_key(uintptr_t from, uintptr_t to) {
+	lock_resources();
+	struct resource *entry = find(from), *former = entry ? find(to) : NULL;
+	if (former)
+		drop(former);
+	if (entry) {
+		take_from_bucket(entry);
+		put_in_bucket(entry, to);
+	}
+	unlock_resources();
+	return entry;
+}
+
+bool gotcha_block_move_begin(const void *block, const uint64_t *mover) {
+	return rename_key((uintptr_t) block, moving_key(mover));
+}
+
+void gotcha_block_move_end(const void *block, const uint64_t *mover) {
+	if (block)
+		rename_key(moving_key(mover), (uintptr_t) block);
+	else
+		gotcha_block_remove((void *) moving_key(mover));
 }
 
 /* 0: it is not open. */
@@ -223,7 +267,7 @@ static uint64_t file_identity(int descriptor) {
 
 /* What is known of the number is out of date. */
 void gotcha_descriptor_add(int descriptor, long libset) {
-	uintptr_t key = 2 * (uintptr_t) descriptor + 1;
+	uintptr_t key = descriptor_key(descriptor);
 	uint64_t identity = file_identity(descriptor);
 	int saved_errno = errno;
 	lock_resources();
@@ -237,7 +281,7 @@ void gotcha_descriptor_add(int descriptor, long libset) {
 
 void gotcha_descriptor_remove(int descriptor, long libset) {
 	lock_resources();
-	struct resource *entry = find(2 * (uintptr_t) descriptor + 1);
+	struct resource *entry = find(descriptor_key(descriptor));
 	if (entry && entry->libset == libset)
 		drop(entry);
 	unlock_resources();
@@ -326,6 +370,8 @@ void gotcha_resources_give_back(long group) {
 		}
 		unlock_resources();
 		for (size_t i = 0; i < length; i++) {
+			if (is_moving(taken[i].key))
+				continue;       /* its mover's from now on */
 			if (!is_descriptor(taken[i].key))
 				gotcha_base_free((void *) taken[i].key);
 			else if (file_identity(taken[i].key / 2) == taken[i].identity)
