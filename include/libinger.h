@@ -248,13 +248,19 @@ void linger_cancel(linger_t *linger);
  * another thread allocates in such a function frees nothing that was allocated before.
  *
  * Descriptors count that it gets from open(), openat(), creat(), socket(), socketpair(), accept(), pipe(), dup(), fcntl(),
- * eventfd(), epoll_create(), timerfd_create(), signalfd(), inotify_init(), memfd_create(), mkstemp() and their variants.
- * Streams are closed in any case; what else the C library opens for itself is not.
+ * eventfd(), epoll_create(), timerfd_create(), signalfd(), inotify_init(), memfd_create(), mkstemp(), opendir() and their
+ * variants. Streams are closed in any case, with the descriptors that they were made of (fdopen()); what else the C library
+ * opens for itself is not.
  *
  * Safety:
  * As for linger_cancel(). And nothing outside uses what the function had allocated, from now on: it has not put a pointer to
  * it where others look later. Nobody has freed it by a pointer to free() that was stored before the first launch.
- * Nothing outside uses its descriptors, and nobody but the function, by close(), has closed any of them.
+ * The function has registered no frames for unwinding (__register_frame(), which compilers to memory call), and was not the
+ * first to unwind, nor to unwind through them, after others had registered some: libgcc_s keeps what it has sorted. Nor has it
+ * called Rust code that makes text of a backtrace, or panics with RUST_BACKTRACE set: Rust's standard library keeps what it has
+ * read.
+ * Nothing outside uses its descriptors, and nobody but the function has closed any of them, by close(), closedir() or with
+ * the stream that it was made: not by close_range(), closefrom(), or dup2() to the number of one.
  */
 void linger_cancel_reclaim(linger_t *linger);
 

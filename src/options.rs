@@ -88,6 +88,12 @@ impl Options {
     /// first used is used before (the streams behind `println!` are, by this call). Nor does anybody free its blocks past
     /// interception: by a pointer to `free` that was stored before the first launch.
     ///
+    /// Two caches of the process must not be filled by it. Rust's standard library keeps what it has read of debug information:
+    /// so the function makes no text of a [`Backtrace`](std::backtrace::Backtrace), nor panics where `RUST_BACKTRACE` is set.
+    /// And the unwinder (libgcc_s) keeps what it has sorted of frames that were registered while the program runs, by
+    /// `__register_frame`, as compilers to memory do: so the function registers none, and is not the first to unwind, nor to unwind
+    /// through them, after others have registered some.
+    ///
     /// # Examples
     ///
     /// ```
@@ -119,16 +125,18 @@ impl Options {
     ///
     /// As for [`Options::reclaim_heap`]. What counts are those that it gets from `open`, `openat`, `creat`, `socket`,
     /// `socketpair`, `accept`, `pipe`, `dup`, `fcntl`, `eventfd`, `epoll_create`, `timerfd_create`, `signalfd`,
-    /// `inotify_init`, `memfd_create`, `mkstemp` and their variants: in Rust files, sockets, pipes, and copies of such. Streams
-    /// of the C library are closed in any case. Not counted are others that the C library opens for itself (`opendir`),
-    /// those that arrive in messages, and those whose number was chosen (`dup2`).
+    /// `inotify_init`, `memfd_create`, `mkstemp`, `opendir` and their variants: in Rust files, folders, sockets, pipes, and copies of
+    /// such. Streams of the C library are closed in any case, with the descriptors that they were made of (`fdopen`). Not
+    /// counted are others that the C library opens for itself, those that arrive in messages, and those whose number was chosen
+    /// (`dup2`).
     ///
     /// Opening one of these takes a system call more.
     ///
     /// # Safety
     ///
-    /// If the function is cancelled, nothing uses these descriptors from then on, and nobody but the function, by `close`,
-    /// has closed any of them: the number may be another's.
+    /// If the function is cancelled, nothing uses these descriptors from then on, and nobody but the function has closed any
+    /// of them, by `close`, `closedir` or with the stream that it was made; otherwise the number may be another's. What closes
+    /// some in passing must not: `close_range`, `closefrom`, or `dup2` to the number of one.
     ///
     /// # Examples
     ///

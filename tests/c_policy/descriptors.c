@@ -1,12 +1,14 @@
 /* Descriptors that a cancelled function has opened are closed, if it was launched so: those that each function has opened. */
 #include "policy.h"
 
+#include <dirent.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
@@ -187,6 +189,71 @@ static void check_close(void) {
 	REQUIRE(fcntl(ours, F_GETFD) >= 0, errno);
 }
 
+/* The same, of what a stream or a folder was made of, and closed with it; open, it is closed by the cancel. */
+static bool is_left_open;
+static void close_with_stream(void *unused) {
+	(void) unused;
+	closed = open("/dev/null", O_RDONLY);
+	FILE *stream = fdopen(closed, "r");
+	REQUIRE(stream && getc(stream) == EOF);
+	stream = freopen("/dev/zero", "r", stream);
+	REQUIRE(stream && getc(stream) == 0 && fileno(stream) == closed);
+	stream = freopen("/dev/null", "r", stream);
+	REQUIRE(stream && (is_left_open || !fclose(stream)));
+	linger_pause();
+}
+static void close_with_folder(void *unused) {
+	(void) unused;
+	closed = open(".", O_RDONLY | O_DIRECTORY);
+	DIR *folder = fdopendir(closed);
+	REQUIRE(folder && readdir(folder) && (is_left_open || !closedir(folder)));
+	linger_pause();
+}
+static void close_folder(void *unused) {
+	(void) unused;
+	DIR *folder = opendir(".");
+	REQUIRE(folder && readdir(folder));
+	closed = dirfd(folder);
+	REQUIRE(is_left_open || !closedir(folder));
+	linger_pause();
+}
+static void close_folders(void *unused) {
+	(void) unused;
+	for (;;) {
+		DIR *folder = opendir(".");
+		REQUIRE(folder && readdir(folder) && !closedir(folder));
+	}
+}
+static void check_closing(void (*function)(void *), const char *file) {
+	int before = count_descriptors();
+	is_left_open = true;
+	linger_t linger = launch_tracked(function, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded && (int) count_descriptors() == before + 1);
+	linger_cancel_reclaim(&linger);
+	REQUIRE((int) count_descriptors() == before, (int) count_descriptors() - before);
+	is_left_open = false;
+	linger = launch_tracked(function, UINT64_MAX, NULL);
+	REQUIRE(linger.is_yielded && (int) count_descriptors() == before);
+	int ours = open(file, O_RDONLY);
+	REQUIRE(ours == closed);
+	linger_cancel_reclaim(&linger);
+	REQUIRE(fcntl(ours, F_GETFD) >= 0, errno);
+	close(ours);
+}
+static void check_fdopen(void) {
+	check_closing(close_with_stream, "/dev/null");
+}
+static void check_folders(void) {
+	check_closing(close_with_folder, ".");
+	check_closing(close_folder, ".");
+	int before = count_descriptors();
+	for (int i = 0; sliced && i < 300; i++) {
+		linger_t linger = launch_tracked(close_folders, 5 + rand() % 60, NULL);
+		linger_cancel_reclaim(&linger);
+		REQUIRE((int) count_descriptors() == before, (int) count_descriptors() - before);
+	}
+}
+
 /* It has been closed by somebody else: the number is another file's. */
 static void open_one(void *unused) {
 	(void) unused;
@@ -245,6 +312,7 @@ const struct check checks[] = {
 	CHECK_OF(inotify_init1), CHECK_OF(memfd_create), CHECK_OF(mkstemp), CHECK_OF(mkostemp), CHECK_OF(mkstemps),
 	CHECK_OF(mkostemps), CHECK_OF(pipe), CHECK_OF(pipe2), CHECK_OF(socketpair),
 	{ "accept", "-", check_accept }, { "accept4", "-", check_accept4 },
-	CHECK_OF(close), { "others", "-", check_others }, { "window", "made", check_window }, { "fifo", "-", check_fifo },
+	CHECK_OF(close), CHECK_OF(fdopen), { "folders", "opendir,closedir", check_folders },
+	{ "others", "-", check_others }, { "window", "made", check_window }, { "fifo", "-", check_fifo },
 	{ NULL, NULL, NULL },
 };

@@ -464,6 +464,8 @@ int gotcha_heap_watch(void);
 /* policy_descriptors.c: a system call of a tracked function that opens a descriptor, and may block. */
 bool gotcha_descriptors_are_noted(void);
 long gotcha_open(long number, long a, long b, long c, long d);
+/* The calling function has made a stream of it, which is closed with it or by a cancel. While preemption is deferred. */
+void gotcha_descriptor_is_streams(int descriptor);
 
 /* Base's functions that our own code calls while interception is on. */
 extern void *(*gotcha_base_malloc)(size_t);

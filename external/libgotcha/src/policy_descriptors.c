@@ -6,11 +6,15 @@
  * past the C library, so that a preemption can be deferred from the first instruction after the kernel's: a function that
  * waits in open() or accept() is stopped like any other.
  *
- * Not noted: what the C library opens for itself, descriptors that arrive in messages or that bare system calls open, and
+ * What a stream is made of is the stream's from then on, and closed with it (close_streams() in libset.c). A folder's is
+ * closed by closedir().
+ *
+ * Not noted: what else the C library opens for itself, descriptors that arrive in messages or that bare system calls open, and
  * those whose number the caller has chosen (dup2()), which may be standard output. */
 #include "internal.h"
 #include "forward.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -25,7 +29,7 @@
 
 enum {
 #define X(name) INDEX_##name,
-	OPENING(X) MAKING(X) MAKING_TWO(X) INDEX_fcntl, INDEX_close
+	OPENING(X) MAKING(X) MAKING_TWO(X) INDEX_fcntl, INDEX_close, INDEX_opendir, INDEX_closedir
 #undef X
 };
 static struct row rows[];
@@ -39,6 +43,13 @@ static void note(long descriptor) {
 	shared_enter(&guard);
 	if (descriptor >= 0)
 		gotcha_descriptor_add(descriptor, THIS.set->number);
+	shared_leave(&guard);
+}
+
+static void drop_note(int descriptor) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	gotcha_descriptor_remove(descriptor, THIS.set->number);
 	shared_leave(&guard);
 }
 
@@ -130,18 +141,50 @@ static long descriptors_close(int descriptor) {
 	if (!is_noted())
 		return OWN(INDEX_close)(descriptor, 0, 0, 0, 0, 0);
 	long result = gotcha_system_call(SYS_close, descriptor, 0, 0, 0);
-	struct shared_guard guard;
-	shared_enter(&guard);
 	if (result != -EBADF)
-		gotcha_descriptor_remove(descriptor, THIS.set->number);
-	shared_leave(&guard);
+		drop_note(descriptor);
 	deferred_leave();
 	return fail(-result);
 }
 
+void gotcha_descriptor_is_streams(int descriptor) {
+	if (is_noted())
+		drop_note(descriptor);
+}
+
+/* Any copy knows where it is. */
+static int descriptor_of(DIR *folder) {
+	struct shared_guard guard;
+	shared_enter(&guard);
+	int descriptor = dirfd(folder);
+	shared_leave(&guard);
+	return descriptor;
+}
+
+/* Not preempted, noted or not: a cancel halfway would leave the descriptor to nobody. */
+static DIR *descriptors_opendir(const char *path) {
+	forwarded *own = OWN(INDEX_opendir);
+	deferred_enter();
+	DIR *folder = (DIR *) own((long) path, 0, 0, 0, 0, 0);
+	if (folder && is_noted())
+		note(descriptor_of(folder));
+	deferred_leave();
+	return folder;
+}
+
+static long descriptors_closedir(DIR *folder) {
+	forwarded *own = OWN(INDEX_closedir);
+	deferred_enter();
+	if (folder && is_noted())
+		drop_note(descriptor_of(folder));
+	long result = own((long) folder, 0, 0, 0, 0, 0);
+	deferred_leave();
+	return result;
+}
+
 static struct row rows[] = {
 #define X(name) [INDEX_##name] = { #name, descriptors_##name },
-	OPENING(X) MAKING(X) MAKING_TWO(X) X(fcntl) X(close)
+	OPENING(X) MAKING(X) MAKING_TWO(X) X(fcntl) X(close) X(opendir) X(closedir)
 #undef X
 };
 struct rows gotcha_rows_descriptors = { rows, lengthof(rows) };

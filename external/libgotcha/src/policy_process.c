@@ -23,7 +23,7 @@
 /* own copy, not preempted: a cancel halfway would leak mappings and descriptors, or leave a lock of
  * the process taken */
 #define DEFERRED_FUNCTIONS(X) \
-	X(opendir) X(fdopendir) X(closedir) \
+	X(fdopendir) \
 	X(getpwnam) X(getpwuid) X(getpwnam_r) X(getpwuid_r) X(getpwent) X(setpwent) X(endpwent) \
 	X(getgrnam) X(getgrgid) X(getgrnam_r) X(getgrgid_r) X(getgrent) X(setgrent) X(endgrent) X(getgrouplist) \
 	X(catopen) X(catclose)

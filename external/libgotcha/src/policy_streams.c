@@ -80,8 +80,11 @@
 
 /* Functions that make a stream. */
 #define OPENING(X) \
-	X(fopen) X(fopen64) X(_IO_fopen) X(fdopen) X(_IO_fdopen) X(tmpfile) X(tmpfile64) X(fmemopen) \
+	X(fopen) X(fopen64) X(_IO_fopen) X(tmpfile) X(tmpfile64) X(fmemopen) \
 	X(open_memstream) X(open_wmemstream) X(setmntent) X(__setmntent)
+
+/* The same, of a descriptor. */
+#define ADOPTING(X) X(fdopen) X(_IO_fdopen)
 
 /* The same, to another program. */
 #define SPAWNING(X) X(popen) X(_IO_popen)
@@ -124,7 +127,7 @@
 
 enum {
 #define X(name, ...) ROW_##name,
-	WITH_STREAM(X) CLOSING(X) OPENING(X) SPAWNING(X) IMPLYING_STREAM(X) VARIADIC_1(X) VARIADIC_2(X) VARIADIC_3(X) SPECIAL(X)
+	WITH_STREAM(X) CLOSING(X) OPENING(X) ADOPTING(X) SPAWNING(X) IMPLYING_STREAM(X) VARIADIC_1(X) VARIADIC_2(X) VARIADIC_3(X) SPECIAL(X)
 #undef X
 	ROWS_LENGTH
 };
@@ -254,6 +257,18 @@ VARIADIC_3(X)
 		return stream; \
 	}
 OPENING(X)
+#undef X
+
+#define X(name) \
+	static long wrap_##name(SIX_PARAMETERS) { \
+		deferred_enter(); \
+		long stream = definition(calling_set(), BASE(name))(SIX_ARGUMENTS); \
+		if (stream) \
+			gotcha_descriptor_is_streams(a); \
+		deferred_leave(); \
+		return stream; \
+	}
+ADOPTING(X)
 #undef X
 
 #define X(name) \
@@ -517,6 +532,7 @@ static struct row rows[ROWS_LENGTH] = {
 	WITH_STREAM(IN_BASE)
 	CLOSING(IN_BASE)
 	OPENING(IN_LIBSETS)
+	ADOPTING(IN_LIBSETS)
 	SPAWNING(IN_BASE)
 	IMPLYING_STREAM(IN_BASE)
 	VARIADIC_1(IN_BASE)
