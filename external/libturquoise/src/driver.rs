@@ -8,17 +8,21 @@ use crate::Guarded;
 use inger::{Error, Linger, launch, pause, resume};
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
+use std::thread;
 use tokio::runtime::Runtime;
+
+pub(crate) type Function = Linger<'static, ()>;
 
 /// # Invariants
 ///
-/// `function` is there if and only if no worker has it; then, and only then, `is_free`.
+/// `function` is there if and only if no worker has it, and it has not ended; then, and only then, `is_free`.
 #[derive(Default)]
 pub(crate) struct Driver {
-    function: Guarded<Option<Linger<'static, ()>>>,
+    function: Guarded<Option<Function>>,
     /// The same, without the lock.
     is_free: AtomicBool,
     /// What it is to do when it goes on after a pause.
@@ -39,12 +43,17 @@ const END: u8 = 2;
 /// So often at most somebody who has other things to do looks for events.
 const LOOK_EVERY_NS: u64 = 50_000;
 
-thread_local!(static IS_INSIDE: Cell<bool> = const { Cell::new(false) });
+// The function may not get to where it pauses: it runs tokio's tasks, which may compute, and takes locks, which tasks may
+// have that were stopped for good. So nobody waits for it longer than that.
 
-/// Is this the driver's function, or a task of tokio's that runs in it?
-pub(crate) fn is_inside() -> bool {
-    IS_INSIDE.get()
-}
+/// A worker for what the function is in the middle of: tasks may be ready meanwhile.
+const TURN_US: u64 = 1_000;
+/// A worker for events, before it looks whether it was recalled.
+const WAIT_US: u64 = 1_000_000;
+/// The last worker for the runtime's destructor.
+const END_NS: u64 = 1_000_000_000;
+
+thread_local!(static INSIDE: Cell<*const Driver> = const { Cell::new(ptr::null()) });
 
 impl Driver {
     pub(crate) fn start(runtime: Runtime) -> Result<Arc<Self>, Error> {
@@ -57,7 +66,7 @@ impl Driver {
 
     /// Context: its function.
     fn serve(&self, runtime: Runtime) {
-        IS_INSIDE.set(true);
+        INSIDE.set(self);
         runtime.block_on(async {
             poll_fn(|context| {
                 self.waker.get_or_init(|| context.waker().clone());
@@ -88,14 +97,19 @@ impl Driver {
         self.is_free.load(SeqCst)
     }
 
-    fn take(&self) -> Option<Linger<'static, ()>> {
+    /// Its function, if no worker has it.
+    pub(crate) fn take(&self) -> Option<Function> {
         self.function.with(|function| {
             self.is_free.store(false, SeqCst);
             function.take()
         })
     }
 
-    fn put(&self, function: Linger<'static, ()>) {
+    pub(crate) fn put(&self, function: Function) {
+        if !function.is_continuation() {
+            // A task of tokio's has ended its thread.
+            return;
+        }
         self.looked_ns.store(inger::nsnow(), Relaxed);
         self.function.with(|place| {
             *place = Some(function);
@@ -111,33 +125,48 @@ impl Driver {
         let Some(mut function) = self.take() else { return };
         self.order.store(LOOK, Relaxed);
         // If it is stopped it goes on the next time.
-        let _ = resume(&mut function, quantum_us);
+        let _ = resume(&mut function, quantum_us.min(TURN_US));
         self.put(function);
     }
 
-    /// Waits for events, until recalled, if nobody else does. `prepare` is called before, and says whether to.
-    pub(crate) fn wait(&self, prepare: impl FnOnce() -> bool) -> bool {
-        let Some(mut function) = self.take() else { return false };
+    /// Lets it do what it was stopped in. Does it rest then, so that it may wait?
+    pub(crate) fn rests(&self, function: &mut Function) -> bool {
         self.is_recalled.store(false, SeqCst);
         self.order.store(LOOK, Relaxed);
-        while !function.yielded() && resume(&mut function, u64::MAX).is_ok() && function.is_continuation() {}
-        if prepare() {
-            self.order.store(WAIT, Relaxed);
-            // It may have paused on donated time, which a resume only tells.
-            while !self.is_recalled() && resume(&mut function, u64::MAX).is_ok() {}
-        }
-        self.put(function);
-        true
+        function.yielded() || (resume(function, TURN_US).is_ok() && function.yielded())
     }
 
-    /// Makes it drop the runtime. No worker has it.
+    /// Waits for events, until recalled. It has rested.
+    pub(crate) fn wait(&self, function: &mut Function) {
+        self.order.store(WAIT, Relaxed);
+        // It may have paused on donated time, which a resume only tells.
+        while !self.is_recalled() && function.is_continuation() && resume(function, WAIT_US).is_ok() {}
+    }
+
+    /// Makes it drop the runtime, or stops it for good. No worker has it.
     pub(crate) fn end(&self) {
         let Some(mut function) = self.take() else { return };
         self.order.store(END, Relaxed);
-        while function.is_continuation() && resume(&mut function, u64::MAX).is_ok() {}
+        let end = inger::nsnow() + END_NS;
+        while function.is_continuation() {
+            let left_us = end.saturating_sub(inger::nsnow()) / 1_000;
+            if left_us == 0 {
+                // To drop it is to wait for threads that were started in it.
+                let _ = thread::Builder::new().spawn(move || drop(function));
+                return;
+            }
+            if resume(&mut function, left_us).is_err() {
+                return;
+            }
+        }
     }
 
     // ------------------------------------------------------------------ anybody's
+
+    /// Is this its function, or a task of tokio's that runs in it?
+    pub(crate) fn is_inside(&self) -> bool {
+        ptr::eq(INSIDE.get(), self)
+    }
 
     /// Makes [`Driver::wait`] return.
     ///

@@ -67,14 +67,16 @@
 //!
 //! Inside tasks, and in [`Runtime::block_on`], a runtime of tokio's is the current one: its sockets, timers and channels
 //! work as they are. What is spawned with `tokio::spawn` runs with what serves the sockets, which it delays if it
-//! computes: [`spawn`] is for that. A thread that `spawn_blocking` starts from inside a task keeps the libset it was started in,
+//! computes: [`spawn`] is for that. At the end of the runtime it is dropped there; what takes longer than a second for that is
+//! stopped where it is. A thread that `spawn_blocking` starts from inside a task keeps the libset it was started in,
 //! which is never used again: better started outside. `block_in_place` does not work.
 //!
 //! # Cancellation
 //!
 //! [`JoinHandle::cancel`] drops a future once it waits for something, inside a function; a closure is unwound from
 //! [`yield_now`]. What never gets there can be stopped where it is: [`JoinHandle::abandon`], [`Runtime::shutdown`] after
-//! its grace. That leaks what it has, as dropping an [`inger::Linger`] does, and leaves locks taken which it holds.
+//! its grace. That leaks what it has, as dropping an [`inger::Linger`] does, and leaves locks taken which it holds. If one of
+//! these is of tokio's sockets or timers, other tasks may wait for these in vain; what needs neither goes on.
 //!
 //! # Limits
 //!

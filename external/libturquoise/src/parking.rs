@@ -1,7 +1,7 @@
 //! Threads that wait without computing: workers for tasks, and anybody for a future.
 
 use crate::Guarded;
-use crate::driver::{self, Driver};
+use crate::driver::Driver;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -63,16 +63,21 @@ impl Parking {
             fence(SeqCst);
             has_work()
         };
-        let has_waited = self.driver.wait(|| {
-            self.change(|idle| idle.in_driver = true);
-            let sleeps = !is_needed();
-            if !sleeps && !self.change(|idle| std::mem::take(&mut idle.in_driver)) {
-                // Recalled already, for something that it may not take now.
-                self.wake_one();
+        if let Some(mut function) = self.driver.take() {
+            if self.driver.rests(&mut function) {
+                self.change(|idle| idle.in_driver = true);
+                let sleeps = !is_needed();
+                if sleeps {
+                    self.driver.wait(&mut function);
+                }
+                // It may have left by itself, or because of a recall that comes late. Who is woken next is one who sleeps.
+                let is_recalled = !self.change(|idle| std::mem::take(&mut idle.in_driver));
+                if is_recalled && !sleeps {
+                    // For something that it may not take now.
+                    self.wake_one();
+                }
             }
-            sleeps
-        });
-        if has_waited {
+            self.driver.put(function);
             return;
         }
         let own = thread::current();
@@ -100,17 +105,20 @@ impl Parking {
     pub(crate) fn wake_one(&self) {
         fence(SeqCst);
         if self.count.load(Relaxed) > 0 {
-            self.wake(driver::is_inside());
+            self.wake(self.driver.is_inside());
         }
     }
 
+    /// In one step: whoever is taken from the list, and not woken, sleeps for ever.
     fn wake(&self, is_driver_first: bool) -> bool {
-        match self.change(|idle| idle.take(is_driver_first)) {
-            Some(Sleeper::Thread(thread)) => thread.unpark(),
-            Some(Sleeper::InDriver) => inger::no_preempt(|| self.driver.recall()),
-            None => return false,
-        }
-        true
+        inger::no_preempt(|| {
+            match self.change(|idle| idle.take(is_driver_first)) {
+                Some(Sleeper::Thread(thread)) => thread.unpark(),
+                Some(Sleeper::InDriver) => self.driver.recall(),
+                None => return false,
+            }
+            true
+        })
     }
 
     pub(crate) fn wake_all(&self) {

@@ -40,7 +40,7 @@ impl Default for Config {
 
 /// An executor of preemptive tasks, with its kernel threads.
 ///
-/// Dropping it shuts it down, with [`Config::grace`]; inside one of its own tasks, without waiting.
+/// Dropping it shuts it down, with [`Config::grace`]; inside one of its own tasks, or one of its runtime of tokio's, without waiting.
 pub struct Runtime {
     handle: Handle,
     workers: Vec<thread::JoinHandle<()>>,
@@ -156,11 +156,12 @@ impl Runtime {
             return 0;
         }
         let scheduler = &self.handle.0;
-        let is_inside = current(|context| Arc::ptr_eq(&context.scheduler, scheduler) && context.task.is_some());
+        let is_task = current(|context| Arc::ptr_eq(&context.scheduler, scheduler) && context.task.is_some());
+        let is_inside = is_task == Some(true) || scheduler.is_driver();
         scheduler.close(thread::current());
         scheduler.unfinished().iter().for_each(Task::cancel);
         let abandoned = scheduler.stats().abandoned;
-        if is_inside != Some(true) {
+        if !is_inside {
             let end = Instant::now().checked_add(grace);
             while !scheduler.is_empty() {
                 match end.map(|end| end.saturating_duration_since(Instant::now())) {
@@ -175,7 +176,7 @@ impl Runtime {
             }
         }
         scheduler.end();
-        if is_inside != Some(true) {
+        if !is_inside {
             self.workers.drain(..).for_each(|worker| drop(worker.join()));
         }
         self.stats().abandoned - abandoned

@@ -157,6 +157,11 @@ impl Scheduler {
         }
     }
 
+    /// Does the caller run with what serves sockets and timers?
+    pub(crate) fn is_driver(&self) -> bool {
+        self.driver.is_inside()
+    }
+
     // ------------------------------------------------------------------ the end
 
     /// Takes no more tasks. `closer` is woken when there is none left.

@@ -556,6 +556,32 @@ fn dropped_inside_one_of_its_tasks() {
     });
 }
 
+/// Such a task runs on a worker, which has to go on for the runtime to end.
+#[test]
+fn dropped_inside_a_task_of_tokio() {
+    watched(|| {
+        for threads in [1, 2] {
+            let runtime = runtime(threads, Duration::from_millis(1));
+            let waits = runtime.spawn(std::future::pending::<()>());
+            let (dropped, guard) = counter();
+            let (handle, guard) = (runtime.handle(), guard());
+            let outer = handle.spawn(async {
+                drop(tokio::spawn(async move {
+                    let _guard = guard;
+                    drop(runtime);
+                    std::future::pending::<()>().await;
+                }));
+            });
+            let _ = outer.join();
+            assert!(matches!(waits.join(), Err(JoinError::Cancelled)));
+            // The last worker drops it with tokio's runtime.
+            while dropped.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
 /// Who has nothing to do sleeps.
 #[test]
 fn idle_workers_sleep() {

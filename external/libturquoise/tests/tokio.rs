@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Context;
 use std::time::{Duration, Instant};
-use support::{all_finish, compute, compute_for_ever, runtime, watched};
+use support::{all_finish, compute, compute_for_ever, end_thread, endless_waker, runtime, watched};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use turquoise::{spawn, yield_now};
+use turquoise::{Runtime, spawn, yield_now};
 
 /// Shorter than what a task does between two waits.
 const SHORT: Duration = Duration::from_micros(10);
@@ -271,5 +273,76 @@ fn a_lock_of_the_standard_library() {
         tasks.into_iter().for_each(|task| task.join().unwrap());
         assert_eq!(*count.lock().unwrap(), 8 * 20_000);
         assert!(runtime.stats().preemptions > 100, "{runtime:?}");
+    });
+}
+
+/// Neither workers nor the end of the runtime wait for it, nor for the threads that it has started.
+#[test]
+fn a_task_of_tokio_that_never_waits() {
+    watched(|| {
+        let runtime = runtime(1, Duration::from_millis(1));
+        let (begins, begun) = std::sync::mpsc::channel();
+        let outer = runtime.spawn(async {
+            drop(tokio::spawn(async move {
+                drop(tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(10_000))));
+                begins.send(()).unwrap();
+                compute_for_ever();
+            }));
+        });
+        outer.join().unwrap();
+        begun.recv().unwrap();
+        works(&runtime);
+        assert_eq!(runtime.shutdown(Duration::from_secs(1000)), 0);
+    });
+}
+
+/// The worker finds things to do after it had none.
+fn works(runtime: &Runtime) {
+    for number in 0..10 {
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(runtime.spawn_fn(move || number).join().unwrap(), number);
+    }
+}
+
+/// What serves the sockets comes to want a lock that a task has taken with it: neither workers nor the end wait for it.
+#[test]
+fn a_lock_of_tokio_is_lost() {
+    watched(|| {
+        let runtime = runtime(1, Duration::from_millis(1));
+        let (begins, begun) = std::sync::mpsc::channel();
+        let (sends, addresses) = std::sync::mpsc::channel();
+        let reads = runtime.spawn(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sends.send(listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            // Its first event, that it can be written, is over then.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let waker = endless_waker(begins);
+            // There is nothing to read, which tokio does not know before it has tried. Its lock of the socket is held while the
+            // waker is cloned.
+            assert!(stream.try_read(&mut [0]).is_err());
+            let _ = stream.poll_read_ready(&mut Context::from_waker(&waker));
+        });
+        let mut peer = std::net::TcpStream::connect(addresses.recv().unwrap()).unwrap();
+        begun.recv().unwrap();
+        reads.abandon();
+        assert!(reads.join().is_err());
+        // Most likely the worker waits for events by then.
+        std::thread::sleep(Duration::from_millis(20));
+        peer.write_all(&[7]).unwrap();
+        works(&runtime);
+        assert_eq!(runtime.shutdown(Duration::from_secs(1000)), 0);
+    });
+}
+
+/// A task of tokio's that ends its thread takes sockets and timers with it; the rest goes on.
+#[test]
+fn a_task_of_tokio_that_ends_its_thread() {
+    watched(|| {
+        let runtime = runtime(2, Duration::from_millis(1));
+        let outer = runtime.spawn(async { drop(tokio::spawn(async { end_thread() })) });
+        outer.join().unwrap();
+        works(&runtime);
+        assert_eq!(runtime.shutdown(Duration::from_secs(1000)), 0);
     });
 }

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::process::{Command, Output};
+use std::sync::mpsc::Sender;
+use std::task::{RawWakerVTable, Waker};
 use std::time::{Duration, Instant};
 use turquoise::{Config, Runtime};
 
@@ -41,6 +43,26 @@ pub(crate) fn all_finish(runtime: &Runtime) {
 pub(crate) fn end_thread() {
     // SAFETY: its frames hold nothing that needs to be dropped.
     unsafe { libc::pthread_exit(std::ptr::null_mut()) }
+}
+
+/// Tells `begins` when it is being cloned, and never comes to the end of that.
+pub(crate) fn endless_waker(begins: Sender<()>) -> Waker {
+    const TABLE: RawWakerVTable = RawWakerVTable::new(
+        |sender| {
+            // SAFETY: a waker that is being cloned was not dropped.
+            let begins = unsafe { &*sender.cast::<Sender<()>>() };
+            begins.send(()).expect("the test waits for it");
+            compute_for_ever();
+            unreachable!()
+        },
+        |_| (),
+        |_| (),
+        // SAFETY: what the waker was made of. It has no clones, and is not woken by value.
+        |sender| drop(unsafe { Box::from_raw(sender.cast::<Sender<()>>().cast_mut()) }),
+    );
+    let sender = Box::into_raw(Box::new(begins));
+    // SAFETY: the functions may be called on any thread, as a sender is Send and Sync. They keep to what is said there.
+    unsafe { Waker::new(sender.cast(), &TABLE) }
 }
 
 /// What hangs says so, and ends the test's process.
