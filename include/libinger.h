@@ -327,7 +327,8 @@ void linger_stats(linger_stats_t *stats, size_t size_bytes);
  * Each line has a function's name, and the source file and line, or where these are not known the library
  * and the address in it, as addr2line(1) takes it. Lines, and names of functions that are not exported,
  * come from debug information: the file's own, or what is installed below /usr/lib/debug. Reading that
- * takes milliseconds, or a tenth of a second; a function that makes this call is not preempted meanwhile.
+ * takes milliseconds, or a tenth of a second; a function that makes this call is not preempted meanwhile, but is
+ * while it writes.
  *
  * Returns 0, or an errno value: EINVAL if the handle has no function that has started and not returned, or
  * it is running now; ECANCELED if it was cancelled with the one that had launched it; or why writing failed.

@@ -529,7 +529,8 @@ pub unsafe extern "C" fn linger_stats(stats: *mut linger_stats_t, size_bytes: us
 /// Each line has a function's name, and the source file and line, or where these are not known the library
 /// and the address in it, as addr2line(1) takes it. Lines, and names of functions that are not exported,
 /// come from debug information: the file's own, or what is installed below /usr/lib/debug. Reading that
-/// takes milliseconds, or a tenth of a second; a function that makes this call is not preempted meanwhile.
+/// takes milliseconds, or a tenth of a second; a function that makes this call is not preempted meanwhile, but is
+/// while it writes.
 ///
 /// Returns 0, or an errno value: EINVAL if the handle has no function that has started and not returned, or
 /// it is running now; ECANCELED if it was cancelled with the one that had launched it; or why writing failed.
@@ -541,41 +542,57 @@ pub unsafe extern "C" fn linger_stats(stats: *mut linger_stats_t, size_bytes: us
 pub unsafe extern "C" fn linger_backtrace(linger: *mut linger_t, fd: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let linger = unsafe { linger.as_mut() }.filter(|linger| !linger.continuation.is_null());
-    bracketed(|| {
-        let Some(linger) = linger else { return fail(libc::EINVAL, "the handle has no unfinished function") };
-        let Some(task) = claim(linger) else { return linger.error };
-        // SAFETY: the handle's own task.
-        let (state, backtrace) = unsafe {
-            let state = (*task).state;
-            let stands = matches!(state, State::Stopped(Stop::Paused | Stop::Preempted));
-            let backtrace = stands.then(|| Backtrace::capture(task));
-            if stands || state == State::Prepared {
-                Task::keep(task);
-            }
-            (state, backtrace)
-        };
-        match (backtrace, state) {
-            (Some(backtrace), _) => write_all(fd, &backtrace.to_string()),
-            (None, State::Prepared) => fail(libc::EINVAL, "the function has not started"),
-            (None, State::Stopped(_)) => fail(libc::EINVAL, "the function has returned"),
-            (None, _) => fail(libc::EINVAL, NOT_STOPPED),
+    match bracketed(|| backtrace_of(linger)) {
+        Ok(text) => {
+            // A cancel meanwhile leaks the text.
+            let written = write_all(fd, text.as_bytes());
+            bracketed(|| {
+                drop(text);
+                let failed = |errno| report(&Error::Os { operation: "writing a backtrace", errno });
+                written.map_or_else(failed, |()| 0)
+            })
         }
-    })
+        Err(error) => error,
+    }
 }
 
 /// Context: bracketed.
-fn write_all(fd: c_int, mut text: &str) -> c_int {
+fn backtrace_of(linger: Option<&mut linger_t>) -> Result<String, c_int> {
+    let Some(linger) = linger else { return Err(fail(libc::EINVAL, "the handle has no unfinished function")) };
+    let Some(task) = claim(linger) else { return Err(linger.error) };
+    // SAFETY: the handle's own task.
+    let (state, backtrace) = unsafe {
+        let state = (*task).state;
+        let stands = matches!(state, State::Stopped(Stop::Paused | Stop::Preempted));
+        let backtrace = stands.then(|| Backtrace::capture(task));
+        if stands || state == State::Prepared {
+            Task::keep(task);
+        }
+        (state, backtrace)
+    };
+    match (backtrace, state) {
+        (Some(backtrace), _) => Ok(backtrace.to_string()),
+        (None, State::Prepared) => Err(fail(libc::EINVAL, "the function has not started")),
+        (None, State::Stopped(_)) => Err(fail(libc::EINVAL, "the function has returned")),
+        (None, _) => Err(fail(libc::EINVAL, NOT_STOPPED)),
+    }
+}
+
+/// Context: as the program called, so that a function can be stopped in it: it may wait for a reader.
+fn write_all(fd: c_int, mut text: &[u8]) -> Result<(), c_int> {
     while !text.is_empty() {
-        // SAFETY: the text's bytes.
-        match unsafe { libc::write(fd, text.as_ptr().cast(), text.len()) } {
-            written if written > 0 => text = &text[written as usize..],
-            _ => match std::io::Error::last_os_error() {
-                error if error.kind() == std::io::ErrorKind::Interrupted => {}
-                error => return fail(error.raw_os_error().unwrap_or(libc::EIO), &error.to_string()),
+        // SAFETY: the bytes are valid.
+        match unsafe { gotcha::libgotcha_write(fd, text.as_ptr().cast(), text.len()) } {
+            // No progress, and no reason.
+            0 => return Err(libc::EIO),
+            written @ 1.. => text = &text[written as usize..],
+            error => match -error as c_int {
+                libc::EINTR => {}
+                error => return Err(error),
             },
         }
     }
-    0
+    Ok(())
 }
 
 /// Has `hook` called when a thread that launches functions has waited for a lock for a second, which one of

@@ -316,6 +316,13 @@ unsafe extern "C" {
 unsafe extern "C" {
     pub fn libgotcha_pause() -> ::core::ffi::c_int;
 }
+unsafe extern "C" {
+    pub fn libgotcha_write(
+        descriptor: ::core::ffi::c_int,
+        bytes: *const ::core::ffi::c_void,
+        length: usize,
+    ) -> ::core::ffi::c_long;
+}
 pub type libgotcha_group_t = ::core::ffi::c_long;
 unsafe extern "C" {
     pub fn libgotcha_init() -> ::core::ffi::c_int;

@@ -1,11 +1,16 @@
 /* Where functions stand, told to a file descriptor: in a library's copy, in pause(), and nowhere. */
 #include "check.h"
 
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <regex.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 /* Not inlined, so that each has a frame. */
 #define FRAME __attribute__((noinline))
@@ -111,10 +116,53 @@ static void after_a_jump(void) {
 	cancel(&linger);
 }
 
+/* A function that writes where another stands can be stopped while it waits for a reader. */
+static int ends[2];
+static void writes(void *linger) {
+	CHECK(linger_backtrace(linger, ends[1]) == 0);
+}
+static void to_a_full_pipe(void) {
+	CHECK(!pipe(ends) && !fcntl(ends[1], F_SETFL, O_NONBLOCK));
+	while (write(ends[1], text, sizeof text) > 0)
+		;
+	CHECK(!fcntl(ends[1], F_SETFL, 0) && !fcntl(ends[0], F_SETFL, O_NONBLOCK));
+	linger_t linger = launch(jumps_and_pauses, NO_LIMIT, NULL), writing = launch(writes, 100000, &linger);
+	CHECK(linger.is_yielded && !writing.is_complete && !writing.error);
+	while (!writing.is_complete) {
+		while (read(ends[0], text, sizeof text) > 0)
+			;
+		resume(&writing, 10000);
+		CHECK(!writing.error);
+	}
+	cancel(&linger);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+/* A file system may take nothing, without an error; here the kernel says so. */
+static void to_what_takes_nothing(void) {
+	int file = memfd_create("nothing", 0);
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned) file, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+	linger_t linger = launch(jumps_and_pauses, NO_LIMIT, NULL);
+	CHECK(linger_backtrace(&linger, file) == EIO && *linger_error());
+	cancel(&linger);
+}
+
 int main(void) {
 	in_a_library();
 	in_pause();
 	after_a_jump();
+	to_a_full_pipe();
+	to_what_takes_nothing();
 	linger_t none = { 0 };
 	CHECK(linger_backtrace(&none, STDERR_FILENO) == EINVAL && linger_backtrace(NULL, STDERR_FILENO) == EINVAL);
 	return 0;

@@ -196,5 +196,7 @@ void *libgotcha_base(const char *name);
 /* pause(2) as the program's own calls find it: the control library's signals do not end it. Before
  * libgotcha_init() too. */
 int libgotcha_pause(void);
+/* write(2); -errno. Without a bracket it is preempted like code of the function that is current. Any time. */
+long libgotcha_write(int descriptor, const void *bytes, size_t length);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ crossings */
@@ -140,6 +141,11 @@ bool libgotcha_is_shared_code(uintptr_t pc) {
 #endif
 	struct object *object = gotcha_object_at(pc);
 	return object && (object->kind == OBJECT_LOADER || object->kind == OBJECT_REPLICATED || object->kind == OBJECT_SHARED);
+}
+
+/* Base's write() is base's code, which is not preempted. */
+long libgotcha_write(int descriptor, const void *bytes, size_t length) {
+	return raw_syscall(SYS_write, descriptor, (long) bytes, (long) length, 0);
 }
 
 void *libgotcha_base(const char *name) {
