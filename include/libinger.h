@@ -108,6 +108,10 @@ typedef struct {
      * So are the descriptors that it opens.
      */
     bool tracks_descriptors;
+    /**
+     * For later versions: zero.
+     */
+    uint8_t reserved[5];
 } linger_options_t;
 
 /**
@@ -195,8 +199,8 @@ linger_t linger_launch(void (*function)(void*), uint64_t us, void *argument);
  * The same as linger_launch(), with these options; null: without.
  *
  * Errors:
- * As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know; ENOSYS
- * if `tracks_heap` is asked for and the process has another malloc() than the C library's.
+ * As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know, by a byte that
+ * is to be zero; ENOSYS if `tracks_heap` is asked for and the process has another malloc() than the C library's.
  *
  * Safety:
  * As for linger_launch(); and `options` points to a structure of its size.

@@ -102,16 +102,22 @@ pub struct linger_options_t {
     pub tracks_heap: bool,
     /// So are the descriptors that it opens.
     pub tracks_descriptors: bool,
+    /// For later versions: zero.
+    pub reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_options_t, counts_cpu_time) == 16);
+// No padding, which would hold anything.
+const _: () = {
+    assert!(size_of::<linger_options_t>() == 24 && offset_of!(linger_options_t, counts_cpu_time) == 16);
+    assert!(offset_of!(linger_options_t, reserved) == 19);
+};
 
 /// The same as linger_launch(), with these options; null: without.
 ///
 /// # Errors
 ///
-/// As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know; ENOSYS
-/// if `tracks_heap` is asked for and the process has another malloc() than the C library's.
+/// As linger_launch(). EINVAL too if the options' size is none, or they ask for what this version does not know, by a byte that
+/// is to be zero; ENOSYS if `tracks_heap` is asked for and the process has another malloc() than the C library's.
 ///
 /// # Safety
 ///
@@ -143,7 +149,7 @@ unsafe fn read_options(options: *const linger_options_t) -> Result<Option<Settin
     if options.is_null() {
         return Ok(None);
     }
-    let known = size_of::<linger_options_t>();
+    let (flags, reserved) = (offset_of!(linger_options_t, counts_cpu_time), offset_of!(linger_options_t, reserved));
     // SAFETY: the caller's promise; the size is always there. Zeroes are options.
     let options = unsafe {
         let size_bytes = (*options).size_bytes;
@@ -151,11 +157,12 @@ unsafe fn read_options(options: *const linger_options_t) -> Result<Option<Settin
             return Err("the options' size is not set");
         }
         let bytes = options.cast::<u8>();
-        if (known..size_bytes).any(|at| *bytes.add(at) != 0) {
+        // Flags are 0 or 1, what lies behind them is 0.
+        if (flags..size_bytes).any(|at| *bytes.add(at) > u8::from(at < reserved)) {
             return Err("the options ask for what this version does not know");
         }
         let mut read = std::mem::zeroed::<linger_options_t>();
-        std::ptr::copy_nonoverlapping(bytes, (&raw mut read).cast(), size_bytes.min(known));
+        std::ptr::copy_nonoverlapping(bytes, (&raw mut read).cast(), size_bytes.min(size_of_val(&read)));
         read
     };
     let stack_size_bytes = Some(options.stack_size_bytes).filter(|&size| size != 0);

@@ -72,6 +72,15 @@ static void check_mistakes(void) {
 	CHECK(linger_launch_with(&long_one.options, nap, NO_LIMIT, &us).is_complete);
 	long_one.later = 1;
 	CHECK(linger_launch_with(&long_one.options, nap, NO_LIMIT, &us).error == EINVAL);
+	/* what is for later versions, and what is no flag's value */
+	for (size_t i = 0; i < sizeof long_one.options.reserved; i++) {
+		linger_options_t asks = { .size_bytes = sizeof asks };
+		asks.reserved[i] = 1;
+		CHECK(linger_launch_with(&asks, nap, NO_LIMIT, &us).error == EINVAL && *linger_error());
+	}
+	linger_options_t two = { .size_bytes = sizeof two };
+	memset(&two.tracks_heap, 2, 1);
+	CHECK(linger_launch_with(&two, nap, NO_LIMIT, &us).error == EINVAL);
 	size_t short_one = sizeof short_one;
 	CHECK(linger_launch_with((linger_options_t *) &short_one, nap, NO_LIMIT, &us).is_complete);
 }

@@ -15,6 +15,7 @@
 typedef struct {
 	size_t size_bytes, stack_size_bytes;
 	bool counts_cpu_time, tracks_heap, tracks_descriptors;
+	uint8_t reserved[5];
 } linger_options_t;
 linger_t linger_launch_with(const linger_options_t *, void (*)(void *), uint64_t us, void *);
 void linger_cancel_reclaim(linger_t *);
