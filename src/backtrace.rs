@@ -6,7 +6,7 @@
 
 use crate::task::{State, Stop, Task};
 use addr2line::Context;
-use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian};
+use addr2line::gimli::{DwarfSections, EndianSlice, LittleEndian, Reader};
 use memmap2::Mmap;
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
 use std::borrow::Cow;
@@ -227,21 +227,29 @@ fn add_lines(object: &object::File<'_>, points: &mut [(&Point, &mut Vec<Symbol>)
     })?;
     let context = Context::from_dwarf(sections.borrow(|section| EndianSlice::new(section, LittleEndian)))?;
     for (point, symbols) in points {
-        let mut frames = context.find_frames(point.offset as u64).skip_all_loads()?;
+        // Of a point whose unit cannot be read the name stays; others may be in units that can.
+        let Ok(found) = functions_at(&context, point.offset as u64) else { continue };
         let whole_name = symbols.pop().and_then(|symbol| symbol.name);
-        while let Some(frame) = frames.next()? {
-            let name = frame.function.as_ref().and_then(|function| Some(function.demangle().ok()?.into_owned()));
-            let location = frame.location.as_ref();
-            symbols.push(Symbol {
-                name,
-                file: location.and_then(|location| location.file).map(PathBuf::from),
-                line: location.and_then(|location| location.line),
-            });
-        }
+        symbols.extend(found);
         let Symbol { name, file, line } = symbols.pop().unwrap_or_default();
         symbols.push(Symbol { name: whole_name.or(name), file, line });
     }
     Ok(())
+}
+
+/// The functions at an address, innermost first: all but the last were inlined.
+fn functions_at<R: Reader>(context: &Context<R>, address: u64) -> Result<Vec<Symbol>, addr2line::gimli::Error> {
+    let mut frames = context.find_frames(address).skip_all_loads()?;
+    let mut symbols = Vec::new();
+    while let Some(frame) = frames.next()? {
+        let location = frame.location.as_ref();
+        symbols.push(Symbol {
+            name: frame.function.as_ref().and_then(|function| Some(function.demangle().ok()?.into_owned())),
+            file: location.and_then(|location| location.file).map(PathBuf::from),
+            line: location.and_then(|location| location.line),
+        });
+    }
+    Ok(symbols)
 }
 
 fn map(path: &Path) -> std::io::Result<Mmap> {

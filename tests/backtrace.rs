@@ -5,7 +5,8 @@ mod support;
 use inger::{Backtrace, Linger, launch, pause, resume};
 use std::ffi::CString;
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use support::{compute_for_ever, finish, slots};
 
 /// The C library's search for this takes minutes.
@@ -151,6 +152,59 @@ fn preempted_after_a_section() {
             assert_eq!(position(&trace, own), None, "{trace}");
         }
     }
+}
+
+/// Compiles `function`, C, into `folder`, with what `damage` makes of its assembly.
+fn compile(folder: &Path, name: &str, function: &str, damage: impl Fn(String) -> String) -> PathBuf {
+    let [source, assembly, object] = ["c", "s", "o"].map(|kind| folder.join(name).with_extension(kind));
+    std::fs::write(&source, function).unwrap();
+    run(Command::new("cc").args(["-S", "-g", "-O0", "-fPIC", "-o"]).args([&assembly, &source]));
+    std::fs::write(&assembly, damage(std::fs::read_to_string(&assembly).unwrap())).unwrap();
+    run(Command::new("cc").args(["-c", "-o"]).args([&object, &assembly]));
+    object
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
+
+/// What cannot be read of one source file's debug information says nothing of others'; the names are symbols.
+#[test]
+fn with_malformed_debug_information() {
+    let folder = tempfile::tempdir().unwrap();
+    let undefined_abbreviation = |assembly: String| {
+        let (code, information) = assembly.split_once(".debug_info").unwrap();
+        let mut parts = information.splitn(3, ".uleb128 ");
+        let (unit, first, rest) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+        let (_, rest) = rest.split_once('\n').unwrap();
+        format!("{code}.debug_info{unit}.uleb128 {first}.uleb128 0x77\n{rest}")
+    };
+    let broken = "void broken(void (*next)(void)) { next(); }\n";
+    let sound = "void broken(void (*)(void));\nvoid sound(void (*next)(void)) {\n\tbroken(next);\n}\n";
+    let objects = [
+        compile(folder.path(), "broken", broken, undefined_abbreviation),
+        compile(folder.path(), "sound", sound, |assembly| assembly),
+    ];
+    let library = folder.path().join("libhalf_broken.so");
+    run(Command::new("cc").args(["-shared", "-o"]).arg(&library).args(&objects));
+    let library = CString::new(library.into_os_string().into_encoded_bytes()).unwrap();
+    // SAFETY: the library is ours, and stays; the function has that type.
+    let sound: extern "C" fn(extern "C" fn()) = unsafe {
+        let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW);
+        assert!(!handle.is_null());
+        std::mem::transmute(libc::dlsym(handle, c"sound".as_ptr()))
+    };
+    extern "C" fn stop() {
+        pause();
+    }
+    let _slots = slots(1);
+    let mut linger = launch(|| sound(stop), u64::MAX).unwrap();
+    let trace = linger.backtrace().unwrap();
+    finish(linger, u64::MAX);
+    assert_trace(&trace, &["stop", "broken", "sound"]);
+    let frame = |name| &trace.frames()[position(&trace, name).unwrap()];
+    assert_eq!(frame("broken").line(), None, "{trace}");
+    assert_eq!(frame("sound").line(), Some(3), "{trace}");
 }
 
 #[test]
