@@ -13,7 +13,7 @@
  * (thread-locals, the state of libraries) and what it shares (the program's variables, the heap, and all that its
  * captures refer to).
  *
- * Time is of the monotonic clock, rounded up to whole microseconds.
+ * Time is of the monotonic clock (but see options), rounded up to whole microseconds.
  *
  * Errors are std::system_error with the errno value in the generic category: resource_unavailable_try_again (EAGAIN) as
  * many functions are unfinished as this process can have; operation_canceled (ECANCELED) the function was cancelled
@@ -61,6 +61,43 @@ private:
 
 /* No limit: until the function returns, or calls pause(). */
 inline const budget forever;
+
+/* How a function is launched, beside what it is and for how long:
+ *
+ *     inger::launch(decode, 10ms, inger::options().stack_size(16 << 20).reclaim_heap()); */
+class options {
+public:
+	options() noexcept { options_.size_bytes = sizeof options_; }
+
+	/* On a stack of at least `size_bytes`, rounded up to whole pages; otherwise it has 2 MiB. */
+	options &stack_size(std::size_t size_bytes) noexcept {
+		options_.stack_size_bytes = size_bytes;
+		return *this;
+	}
+	/* Its budgets, those of its resumes included, are processor time of the kernel thread that runs it, not elapsed time. */
+	options &cpu_time() noexcept {
+		options_.counts_cpu_time = true;
+		return *this;
+	}
+	/* What it has allocated and not freed is freed when its linger is destroyed or cancelled in mid-run. For functions of which
+	 * nothing outside uses that: linger_cancel_reclaim() in libinger.h says what counts, and what has to hold. Of a function
+	 * that is cancelled with the one around it, that one's options decide. */
+	options &reclaim_heap() noexcept {
+		options_.tracks_heap = true;
+		return *this;
+	}
+	/* The same for the descriptors that it has opened: they are closed. */
+	options &close_descriptors() noexcept {
+		options_.tracks_descriptors = true;
+		return *this;
+	}
+
+	const linger_options_t &c_options() const noexcept { return options_; }
+	bool reclaims() const noexcept { return options_.tracks_heap || options_.tracks_descriptors; }
+
+private:
+	linger_options_t options_ = linger_options_t();
+};
 
 namespace detail {
 
@@ -120,7 +157,7 @@ template <class Result, class Function> struct call_of final : call<Result> {
 
 /* A function that was launched: finished, or where it stopped. Destroying it cancels the function: it never goes on, and
  * the destructors of what lies on its stack and in its captures do not run. What they hold (memory, descriptors, locks) is
- * lost, so nothing outside may use what lies there.
+ * lost, but for what its options tell; so nothing outside may use what lies there.
  *
  * Any kernel thread may resume it, one at a time. */
 template <class Result> class [[nodiscard]] linger {
@@ -130,13 +167,14 @@ public:
 	linger() noexcept = default;
 	linger(linger &&other) noexcept
 		: handle_(std::exchange(other.handle_, linger_t())), call_(std::exchange(other.call_, nullptr)),
-		  is_started_(other.is_started_) {}
+		  is_started_(other.is_started_), is_reclaimed_(other.is_reclaimed_) {}
 	linger &operator=(linger &&other) noexcept {
 		if (this != &other) {
 			cancel();
 			handle_ = std::exchange(other.handle_, linger_t());
 			call_ = std::exchange(other.call_, nullptr);
 			is_started_ = other.is_started_;
+			is_reclaimed_ = other.is_reclaimed_;
 		}
 		return *this;
 	}
@@ -184,13 +222,14 @@ public:
 
 	/* As the destructor does. */
 	void cancel() noexcept {
-		linger_cancel(&handle_);
+		is_reclaimed_ ? linger_cancel_reclaim(&handle_) : linger_cancel(&handle_);
 		if (call_)
 			std::exchange(call_, nullptr)->dispose(handle_.is_complete || !is_started_);
 	}
 
 private:
-	template <class Function> friend auto launch(Function &&, budget) -> linger<std::invoke_result_t<std::decay_t<Function>>>;
+	template <class Function>
+	friend auto launch(Function &&, budget, const options &) -> linger<std::invoke_result_t<std::decay_t<Function>>>;
 
 	struct destroy {
 		void operator()(detail::call<Result> *call) const noexcept { call->dispose(true); }
@@ -206,18 +245,22 @@ private:
 	linger_t handle_ = linger_t();
 	detail::call<Result> *call_ = nullptr;
 	bool is_started_ = false;
+	bool is_reclaimed_ = false;
 };
 
 /* Calls `function()` on the calling kernel thread, until it returns, calls pause(), or `limit` is over. The function is
  * copied or moved; what its captures refer to stays valid until the linger is complete or cancelled. A zero `limit`
  * prepares the function without running it. Throws std::system_error, and std::bad_alloc. */
 template <class Function>
-auto launch(Function &&function, budget limit = forever) -> linger<std::invoke_result_t<std::decay_t<Function>>> {
+auto launch(Function &&function, budget limit = forever, const options &with = options())
+	-> linger<std::invoke_result_t<std::decay_t<Function>>> {
 	using result = std::invoke_result_t<std::decay_t<Function>>;
 	auto *call = new detail::call_of<result, std::decay_t<Function>>(std::forward<Function>(function));
 	linger<result> made;
 	made.call_ = call;
-	made.handle_ = linger_launch(detail::call<result>::enter, limit.us(), static_cast<detail::call<result> *>(call));
+	made.is_reclaimed_ = with.reclaims();
+	made.handle_ = linger_launch_with(
+		&with.c_options(), detail::call<result>::enter, limit.us(), static_cast<detail::call<result> *>(call));
 	made.is_started_ = limit.us() && (!made.handle_.error || made.handle_.error == ECANCELED);
 	if (made.handle_.error)
 		made.fail();
@@ -227,8 +270,8 @@ auto launch(Function &&function, budget limit = forever) -> linger<std::invoke_r
 /* Calls `function()` for at most `limit`, and cancels it if it has not returned by then, or has called pause(). Returns its
  * result, if it returned in time; for a function without a result, whether it did. Throws what the function
  * throws, std::system_error and std::bad_alloc. */
-template <class Function> auto timeout(Function &&function, budget limit) {
-	auto launched = launch(std::forward<Function>(function), limit);
+template <class Function> auto timeout(Function &&function, budget limit, const options &with = options()) {
+	auto launched = launch(std::forward<Function>(function), limit, with);
 	using result = decltype(launched.get());
 	if constexpr (std::is_void_v<result>) {
 		if (launched.is_complete())

@@ -1,6 +1,8 @@
 // The C++ interface, inger.hpp: results, exceptions, captures, cancellation, errors.
 #include "inger.hpp"
 
+#include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -145,6 +147,11 @@ static void moves() {
 	empty.cancel();
 }
 
+static size_t heap_in_use() {
+	auto information = mallinfo2();
+	return information.uordblks + information.hblkhd;
+}
+
 template <class Function> static int code_of(Function &&function) {
 	try {
 		function();
@@ -201,6 +208,43 @@ static void critical_sections() {
 	CHECK(total == 20'000);
 }
 
+static void with_options() {
+	auto deep = [] {
+		volatile char room[10 << 20];
+		for (size_t i = 0; i < sizeof room; i += 1000)
+			room[i] = 1;
+		return room[5000];
+	};
+	CHECK(inger::launch(deep, inger::forever, inger::options().stack_size(12 << 20)).get() == 1);
+	CHECK(code_of([&] { (void) inger::launch(deep, 1s, inger::options().stack_size(size_t(1) << 60)); }) == ENOMEM);
+	CHECK(inger::timeout([] { return usleep(100'000); }, 50ms, inger::options().cpu_time()) == 0);
+	// What was cancelled is freed and closed, however that is done; what has returned is not.
+	int descriptor;
+	auto takes = [&] {
+		std::vector<char> memory(1 << 20, 1);
+		descriptor = open("/dev/null", O_RDONLY);
+		inger::pause();
+		return memory;
+	};
+	auto all = inger::options().reclaim_heap().close_descriptors();
+	size_t before = heap_in_use();
+	for (int i = 0; i < 10; i++) {
+		CHECK(inger::timeout(takes, 10s, all) == std::nullopt);
+		CHECK(fcntl(descriptor, F_GETFD) == -1);
+		auto moved = inger::launch(takes, inger::forever, all), other = std::move(moved);
+		other = inger::launch(takes, inger::forever, all);
+		CHECK(other.is_yielded());
+		moved = std::move(other);
+		moved.cancel();
+		CHECK(fcntl(descriptor, F_GETFD) == -1);
+	}
+	CHECK(heap_in_use() < before + (1 << 20));
+	CHECK(inger::launch(takes, inger::forever, all).resume(10s).get() == std::vector<char>(1 << 20, 1));
+	CHECK(close(descriptor) == 0);
+	inger::timeout(takes, 10s);
+	CHECK(close(descriptor) == 0);
+}
+
 int main() {
 	// Read at the first launch.
 	setenv("LIBGOTCHA_NUMGROUPS", "8", 1);
@@ -210,6 +254,7 @@ int main() {
 	captures();
 	moves();
 	critical_sections();
+	with_options();
 	errors();
 	return 0;
 }
