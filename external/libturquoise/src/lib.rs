@@ -51,7 +51,9 @@
 //! number of tasks can wait. What does not survive from one poll to the next is thread-locals and the state of libraries (`strtok`,
 //! `rand`), which a future cannot rely on under other executors either. A closure ([`spawn_fn`]) is one poll.
 //!
-//! The runtime has one more for itself. If there is none left, or [`Config::max_started`] tasks have one, ready tasks wait until one is over. Nothing fails.
+//! The runtime has one more for itself. If there is none left, or [`Config::max_started`] tasks have one, ready tasks wait until one is over. Nothing fails;
+//! but tasks that never end can take them all. How many there are, [`inger::concurrency_limit`] says: thousands at most, and about
+//! ten, for all runtimes together, where the dynamic linker makes the copies (`LIBGOTCHA_LOADER=dlmopen`).
 //!
 //! # Locks
 //!
