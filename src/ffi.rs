@@ -607,9 +607,10 @@ fn write_all(fd: c_int, mut text: &[u8]) -> Result<(), c_int> {
 /// was cancelled. NULL: as at the program's start, a line on standard error says so.
 ///
 /// `message` says in a sentence who waits for whom, and lasts for the call. That goes for waits without a
-/// deadline for mutexes and read-write locks, and for other languages' locks that are made of futexes. Of those
-/// that do not tell who holds them the hook is told whenever some function is unfinished or has been cancelled;
-/// the line is written once, if functions have been cancelled.
+/// deadline for mutexes, read-write locks and spin locks, and for other languages' locks that are made of futexes;
+/// for pthread_once() only while functions are run on for it. Of those that do not tell who holds them the hook is
+/// told whenever some function is unfinished or has been cancelled; the line is written once, if functions have been
+/// cancelled.
 ///
 /// The hook runs on the thread that waits, in the call that waits, as a signal handler of the program would:
 /// it is not preempted, pause() does nothing in it, and the thread goes on waiting when it has returned. It

@@ -59,9 +59,10 @@ static HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 /// hold that does not go on meanwhile: it has paused, may not be run on by others, or was cancelled. `None`: as at the
 /// program's start, a line on standard error says so.
 ///
-/// Waits without a deadline for the C library's mutexes and read-write locks, and for locks that are made of futexes,
-/// as Rust's are. Whose a lock is only the former tell. Of others the hook is told whenever some function is
-/// unfinished or has been cancelled; the line is written once, if functions have been cancelled.
+/// Waits without a deadline for the C library's mutexes, read-write and spin locks, and for locks that are made of futexes,
+/// as Rust's are. Whose a lock is only mutexes, and read-write locks of who writes, tell. Of others the hook is told whenever some
+/// function is unfinished or has been cancelled; the line is written once, if functions have been cancelled. Waits for
+/// `pthread_once` are told only while functions are run on for them.
 ///
 /// # Context
 ///

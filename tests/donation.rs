@@ -425,6 +425,16 @@ fn long_waits_are_told() {
         // SAFETY: as above.
         assert_eq!(unsafe { libc::pthread_rwlock_unlock(READ_WRITE.0.get()) }, 0);
     };
+    static SPIN: Raw<libc::pthread_spinlock_t> = Raw(UnsafeCell::new(0));
+    // SAFETY: nobody uses it yet.
+    assert_eq!(unsafe { libc::pthread_spin_init(SPIN.0.get(), libc::PTHREAD_PROCESS_PRIVATE) }, 0);
+    let spin: fn(fn()) = |meanwhile| {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_spin_lock(SPIN.0.get()) }, 0);
+        meanwhile();
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pthread_spin_unlock(SPIN.0.get()) }, 0);
+    };
     let hold_lock_of_rust: fn(fn()) = |meanwhile| {
         let _guard = OF_RUST.lock().unwrap();
         meanwhile();
@@ -436,6 +446,7 @@ fn long_waits_are_told() {
             (write, write, LockHolder::Unfinished),
             (write, read, LockHolder::Unfinished),
             (read, write, LockHolder::Unknown),
+            (spin, spin, LockHolder::Unknown),
             (hold_lock_of_rust, hold_lock_of_rust, LockHolder::Unknown),
         ] {
             TOLD.lock().unwrap().clear();

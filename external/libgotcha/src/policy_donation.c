@@ -244,9 +244,25 @@ static void donation_call_once(once_flag *control, void (*function)(void)) {
 static int try_spin(void *lock) {
 	return pthread_spin_trylock(lock);
 }
+/* As rwlock_wait(). Of once nothing is told so: in the child of a fork its state may be that of a thread which is not there,
+ * and is not waited for. */
+static int spin_lock_wait(pthread_spinlock_t *lock) {
+	if (may_donate()) {
+		struct timespec second;
+		gotcha_now_and(SECOND_NS, &second);
+		do {
+			int error = try_spin((void *) lock);
+			if (error != EBUSY)
+				return error;
+			__builtin_ia32_pause();
+		} while (!gotcha_has_passed(CLOCK_MONOTONIC, &second));
+		gotcha_say_waits(0);
+	}
+	return OWN(spin_lock, int(pthread_spinlock_t *))(lock);
+}
 static int donation_spin_lock(pthread_spinlock_t *lock) {
 	int error = donate_until(try_spin, (void *) lock, CLOCK_MONOTONIC, NULL);
-	return error == EBUSY ? OWN(spin_lock, int(pthread_spinlock_t *))(lock) : error;
+	return error == EBUSY ? spin_lock_wait(lock) : error;
 }
 static int donation_spin_unlock(pthread_spinlock_t *lock) {
 	int error = OWN(spin_unlock, int(pthread_spinlock_t *))(lock);
