@@ -3,11 +3,11 @@
 mod support;
 
 use inger::{Backtrace, Linger, launch, pause, resume};
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{compute_for_ever, finish, slots};
+use support::{child, compute_for_ever, finish, is_child, slots, succeed};
 
 /// The C library's search for this takes minutes.
 #[inline(never)]
@@ -171,6 +171,9 @@ fn run(command: &mut Command) {
 /// What cannot be read of one source file's debug information says nothing of others'; the names are symbols.
 #[test]
 fn with_malformed_debug_information() {
+    if is_child("with_malformed_debug_information") {
+        return walk_through(std::env::var_os("LIBRARY").unwrap());
+    }
     let folder = tempfile::tempdir().unwrap();
     let undefined_abbreviation = |assembly: String| {
         let (code, information) = assembly.split_once(".debug_info").unwrap();
@@ -187,7 +190,12 @@ fn with_malformed_debug_information() {
     ];
     let library = folder.path().join("libhalf_broken.so");
     run(Command::new("cc").args(["-shared", "-o"]).arg(&library).args(&objects));
-    let library = CString::new(library.into_os_string().into_encoded_bytes()).unwrap();
+    succeed(child("with_malformed_debug_information").env("LIBRARY", &library));
+}
+
+/// In a process of its own, since the library's file does not stay.
+fn walk_through(library: OsString) {
+    let library = CString::new(library.into_encoded_bytes()).unwrap();
     // SAFETY: the library is ours, and stays; the function has that type.
     let sound: extern "C" fn(extern "C" fn()) = unsafe {
         let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW);
