@@ -216,18 +216,21 @@ fn compute(time: Duration) {
     }
 }
 
-/// Four functions and a thread take parking_lot's locks, and are stopped with them held. The launcher tries them, and does
-/// not wait.
+/// Four functions and a thread take parking_lot's locks, and are stopped with them held. The launcher tries them. Nevertheless
+/// it waits: who gives one back that others wait for takes the lock of their queue, which a function may hold. So they are
+/// donatable.
 fn locks() {
     const ROUNDS: usize = 500;
-    let (mutex, lock, once) = (Mutex::new(0), RwLock::new((0, 0)), Once::new());
-    let initialised = AtomicUsize::new(0);
+    static LOCKS: (Mutex<usize>, RwLock<(usize, usize)>, Once) = (Mutex::new(0), RwLock::new((0, 0)), Once::new());
+    static INITIALISED: AtomicUsize = AtomicUsize::new(0);
+    let (mutex, lock, _) = &LOCKS;
     let work = || {
+        let (mutex, lock, once) = &LOCKS;
         once.call_once(|| {
             compute(Duration::from_millis(1));
-            initialised.fetch_add(1, Relaxed);
+            INITIALISED.fetch_add(1, Relaxed);
         });
-        assert_eq!(initialised.load(Relaxed), 1);
+        assert_eq!(INITIALISED.load(Relaxed), 1);
         for round in 0..ROUNDS {
             let mut count = mutex.lock();
             let before = *count;
@@ -249,7 +252,7 @@ fn locks() {
     let (mut preemptions, mut held, mut taken) = (0, 0, 0);
     std::thread::scope(|scope| {
         scope.spawn(work);
-        let mut functions: [_; FUNCTIONS] = std::array::from_fn(|_| launch(work, 0).expect("a launch"));
+        let mut functions: [_; FUNCTIONS] = std::array::from_fn(|_| launch(work, 0).expect("a launch").donatable());
         while functions.iter().any(Linger::is_continuation) {
             for function in functions.iter_mut().filter(|function| function.is_continuation()) {
                 resume(function, 50).expect("a function that can go on");
